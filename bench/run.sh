@@ -1,0 +1,169 @@
+#!/bin/sh
+# Runs this module beside a bare C program, a naive loop and the JavaScript SDK against one canned server on loopback,
+# interleaved and pinned to one CPU, and prints medians, ratios and the targets.
+#
+#   sh bench/run.sh            RUNS=9        runs of each, the median counts
+#                              JS=1          npm installs the SDK into the build folder when it is not there
+#                              WORKLOADS="start get concurrent pages cycle"     CLIENTS="e2b luajit floor naive sdk"
+#                              FLAT=100000   calls of the memory check, 0 leaves it out
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+out=$root/build/bench
+runs=${RUNS:-9}
+flat=${FLAT:-100000}
+workloads=${WORKLOADS:-start get concurrent pages cycle}
+wanted=${CLIENTS:-e2b luajit floor naive sdk}
+pages=200
+mkdir -p "$out/temp"
+
+say() { printf '%s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# everything started from here inherits the one CPU: wake-ups across cores double times and noise
+if have taskset; then
+    cpu=$(taskset -cp $$ | sed 's/.*[ ,-]//')
+    taskset -cp "$cpu" $$ >/dev/null
+    say "pinned to CPU $cpu"
+else
+    say "taskset is not there: nothing is pinned, expect noise"
+fi
+
+nginx=$(command -v nginx || { [ -x /usr/sbin/nginx ] && echo /usr/sbin/nginx; } || true)
+[ -n "$nginx" ] || { say "bench: nginx is needed (Debian: apt-get install nginx-light)"; exit 1; }
+have lua5.4 && lua=lua5.4 || lua=lua
+lua51=$(command -v lua5.1 || true)
+luajit=$(command -v luajit || true)
+node=$(command -v node || true)
+
+${CC:-cc} -O2 -Wall -Wextra -o "$out/runner" bench/runner.c
+# shellcheck disable=SC2046
+${CC:-cc} -O2 -Wall -Wextra ${CURL_CFLAGS:-} -o "$out/floor" bench/floor.c ${CURL_LIBS:-$(pkg-config --libs libcurl)}
+
+# who can run here
+clients=
+leave_out() { say "left out: $1 ($2)"; }
+for client in $wanted; do
+    case $client in
+    e2b)
+        [ -e build/5.4/e2b/core.so ] || ${MAKE:-make} LUA_VERSION=5.4
+        clients="$clients e2b" ;;
+    luajit)
+        if [ -z "$luajit" ]; then
+            leave_out luajit "no luajit"
+        elif [ -e build/luajit/e2b/core.so ] || ${MAKE:-make} LUA_VERSION=luajit >&2; then
+            clients="$clients luajit"
+        else
+            leave_out luajit "the module does not build for it"
+        fi ;;
+    floor) clients="$clients floor" ;;
+    naive)
+        if [ -n "$lua51" ] && "$lua51" -e 'require("curl") require("cjson")' 2>/dev/null; then
+            clients="$clients naive"
+        else
+            leave_out naive "needs lua5.1 with lua-curl and lua-cjson: apt-get install lua5.1 lua-curl lua-cjson"
+        fi ;;
+    sdk)
+        if [ -z "$node" ]; then
+            leave_out sdk "no node"
+            continue
+        fi
+        NODE_PATH=$out/node_modules${NODE_PATH:+:$NODE_PATH}
+        if have npm; then
+            NODE_PATH=$NODE_PATH:$(npm root -g 2>/dev/null)
+        fi
+        export NODE_PATH
+        if ! "$node" -e 'require.resolve("e2b")' 2>/dev/null && [ "${JS:-0}" = 1 ]; then
+            npm install --no-save --no-audit --no-fund --prefix "$out" e2b >&2 || true
+        fi
+        if "$node" -e 'require.resolve("e2b")' 2>/dev/null; then
+            clients="$clients sdk"
+        else
+            leave_out sdk "the npm package e2b is not there: JS=1 installs it into build/bench"
+        fi ;;
+    *) say "bench: no client $client"; exit 2 ;;
+    esac
+done
+
+# the canned server; it also ends when this shell is killed
+server=
+stop() {
+    [ -z "$server" ] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
+    server=
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+port=$("$out/runner" --port)
+"$lua" bench/canned.lua "$out" "$port" "$pages"
+"$out/runner" --tied "$nginx" -p "$out" -e "$out/error.log" -c "$out/nginx.conf" &
+server=$!
+url=http://127.0.0.1:$port
+tries=0
+until "$out/floor" "$url" start 1 2>/dev/null; do
+    tries=$((tries + 1))
+    kill -0 "$server" 2>/dev/null && [ "$tries" -lt 50 ] || { say "bench: nginx did not start: $(tail -n 3 "$out/error.log")"; exit 1; }
+    sleep 0.1
+done
+
+# one environment for all: no proxy, nothing of the caller's account
+unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
+unset E2B_API_KEY E2B_API_URL E2B_DOMAIN E2B_SANDBOX_URL E2B_DEBUG
+LUA_PATH="$root/lua/?.lua;$root/lua/?/init.lua;;"
+export LUA_PATH
+unset LUA_PATH_5_4 LUA_CPATH_5_4
+
+measure() { # client workload count: "wall cpu rss"
+    case $1 in
+    e2b) LUA_CPATH="$root/build/5.4/?.so;;" "$out/runner" "$lua" bench/client.lua "$url" "$2" "$3" ;;
+    luajit) LUA_CPATH="$root/build/luajit/?.so;;" "$out/runner" "$luajit" bench/client.lua "$url" "$2" "$3" ;;
+    floor) "$out/runner" "$out/floor" "$url" "$2" "$3" ;;
+    naive) "$out/runner" "$lua51" bench/naive.lua "$url" "$2" "$3" ;;
+    sdk) "$out/runner" "$node" bench/sdk.js "$url" "$2" "$3" ;;
+    esac
+}
+
+: >"$out/results"
+run=1
+while [ "$run" -le "$runs" ]; do
+    for workload in $workloads; do
+        case $workload in
+        start) count=1 ;;
+        pages) count=$pages ;;
+        cycle) count=500 ;;
+        *) count=1000 ;;
+        esac
+        for client in $clients; do
+            [ "$client $workload" != "naive concurrent" ] || continue # lua-curl has no multi
+            cost=$(measure "$client" "$workload" "$count") || { say "bench: $client failed at $workload"; exit 1; }
+            echo "$workload $client $cost" >>"$out/results"
+        done
+    done
+    say "run $run of $runs"
+    run=$((run + 1))
+done
+
+: >"$out/flat"
+if [ "$flat" -gt 0 ]; then
+    for client in $clients; do
+        case $client in
+        e2b) set -- "$root/build/5.4" "$lua" ;;
+        luajit) set -- "$root/build/luajit" "$luajit" ;;
+        *) continue ;;
+        esac
+        line=$(LUA_CPATH="$1/?.so;;" "$2" bench/client.lua "$url" flat "$flat") || { say "bench: $client failed at flat"; exit 1; }
+        echo "$client $line" >>"$out/flat"
+    done
+fi
+
+echo "$(uname -sm), $("$nginx" -v 2>&1 | sed 's/.*: //'), libcurl $(pkg-config --modversion libcurl), $("$lua" -v 2>&1 | cut -d' ' -f1-2)"
+[ -z "$luajit" ] || "$luajit" -v 2>&1 | cut -d' ' -f1-2
+case " $clients " in *" naive "*)
+    "$lua51" -e 'print(_VERSION .. ", lua-curl on " .. require("curl").version() .. ", lua-cjson " .. require("cjson")._VERSION)' |
+        cut -c1-100 ;;
+esac
+case " $clients " in *" sdk "*)
+    "$node" -p 'const p = require.resolve("e2b"); "node " + process.version + ", e2b " +
+      JSON.parse(require("fs").readFileSync(p.slice(0, p.lastIndexOf("/e2b/") + 5) + "package.json")).version' ;;
+esac
+"$lua" bench/report.lua "$out/results" "$out/flat"
