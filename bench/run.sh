@@ -18,6 +18,10 @@ pages=200
 mkdir -p "$out/temp"
 
 say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "bench: $*"
+    exit 1
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # everything started from here inherits the one CPU: wake-ups across cores double times and noise
@@ -30,7 +34,7 @@ else
 fi
 
 nginx=$(command -v nginx || { [ -x /usr/sbin/nginx ] && echo /usr/sbin/nginx; } || true)
-[ -n "$nginx" ] || { say "bench: nginx is needed (Debian: apt-get install nginx-light)"; exit 1; }
+[ -n "$nginx" ] || fail "nginx is needed (Debian: apt-get install nginx-light)"
 have lua5.4 && lua=lua5.4 || lua=lua
 lua51=$(command -v lua5.1 || true)
 luajit=$(command -v luajit || true)
@@ -81,7 +85,7 @@ for client in $wanted; do
         else
             leave_out sdk "the npm package e2b is not there: JS=1 installs it into build/bench"
         fi ;;
-    *) say "bench: no client $client"; exit 2 ;;
+    *) fail "no client $client" ;;
     esac
 done
 
@@ -102,7 +106,9 @@ url=http://127.0.0.1:$port
 tries=0
 until "$out/floor" "$url" start 1 2>/dev/null; do
     tries=$((tries + 1))
-    kill -0 "$server" 2>/dev/null && [ "$tries" -lt 50 ] || { say "bench: nginx did not start: $(tail -n 3 "$out/error.log")"; exit 1; }
+    if [ "$tries" -gt 50 ] || ! kill -0 "$server" 2>/dev/null; then
+        fail "nginx did not start: $(tail -n 3 "$out/error.log")"
+    fi
     sleep 0.1
 done
 
@@ -135,7 +141,7 @@ while [ "$run" -le "$runs" ]; do
         esac
         for client in $clients; do
             [ "$client $workload" != "naive concurrent" ] || continue # lua-curl has no multi
-            cost=$(measure "$client" "$workload" "$count") || { say "bench: $client failed at $workload"; exit 1; }
+            cost=$(measure "$client" "$workload" "$count") || fail "$client failed at $workload"
             echo "$workload $client $cost" >>"$out/results"
         done
     done
@@ -151,16 +157,17 @@ if [ "$flat" -gt 0 ]; then
         luajit) set -- "$root/build/luajit" "$luajit" ;;
         *) continue ;;
         esac
-        line=$(LUA_CPATH="$1/?.so;;" "$2" bench/client.lua "$url" flat "$flat") || { say "bench: $client failed at flat"; exit 1; }
+        line=$(LUA_CPATH="$1/?.so;;" "$2" bench/client.lua "$url" flat "$flat") || fail "$client failed at flat"
         echo "$client $line" >>"$out/flat"
     done
 fi
 
-echo "$(uname -sm), $("$nginx" -v 2>&1 | sed 's/.*: //'), libcurl $(pkg-config --modversion libcurl), $("$lua" -v 2>&1 | cut -d' ' -f1-2)"
-[ -z "$luajit" ] || "$luajit" -v 2>&1 | cut -d' ' -f1-2
+echo "$(uname -sm), $("$nginx" -v 2>&1 | sed 's/.*: //'), libcurl $(pkg-config --modversion libcurl)"
+"$lua" -v 2>&1 | cut -d' ' -f1-2
+case " $clients " in *" luajit "*) "$luajit" -v 2>&1 | cut -d' ' -f1-2 ;; esac
 case " $clients " in *" naive "*)
-    "$lua51" -e 'print(_VERSION .. ", lua-curl on " .. require("curl").version() .. ", lua-cjson " .. require("cjson")._VERSION)' |
-        cut -c1-100 ;;
+    "$lua51" -e 'print(("%s, lua-curl on %s, lua-cjson %s"):format(_VERSION, require("curl").version():match("%S+ %S+"),
+        require("cjson")._VERSION))' ;;
 esac
 case " $clients " in *" sdk "*)
     "$node" -p 'const p = require.resolve("e2b"); "node " + process.version + ", e2b " +

@@ -1,9 +1,9 @@
 /*
- * Runs one command and tells what it cost: wall microseconds, CPU microseconds (user and system, of the command and the
- * children it waited for) and peak resident KiB, from wait4(). time(1) rounds to hundredths, too coarse for a 5 ms start.
+ * Runs one command and tells what it cost: wall microseconds, CPU microseconds (user and system, of the command and
+ * the children it waited for) and peak resident KiB, from wait4(). time(1) rounds to hundredths of a second.
  *
  *   runner COMMAND ARG...        prints "wall cpu rss"; its exit status is the command's
- *   runner --tied COMMAND ...    becomes the command, which ends when the caller does (Linux: even when that was killed)
+ *   runner --tied COMMAND ...    becomes the command, which Linux ends with its caller, however that ends
  *   runner --port                prints a loopback TCP port that is free now
  */
 #define _GNU_SOURCE
