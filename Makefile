@@ -66,9 +66,83 @@ FORCE:
 
 -include $(OBJECTS:.o=.d)
 
-.PHONY: test clean
-test:
+
+
+# --- what needs packages installs them first (DEPS=no leaves that out) ------------------------------------------------------
+DEPS ?= yes
+# The tree as a search path, for what is run in place.
+IN_TREE = env LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='./$(BUILD)/?.so;;'
+
+.PHONY: help deps demo repl server test lint asan valgrind oom bench acceptance doc install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+deps: ## install what is missing (the list comes first), through apt-get
+	@bin/deps all $(LUAS)
+
+# The packages of a set and the core for LUA_VERSION. The build is a make of its own: this one may have asked pkg-config
+# before there was anything to find.
+READY := ready-build ready-demo ready-test ready-lint ready-asan ready-valgrind ready-oom ready-bench
+.PHONY: $(READY)
+$(READY): ready-%:
+	@$(if $(filter no,$(DEPS)),:,bin/deps $* $(LUA_VERSION))
+	@$(MAKE) --no-print-directory -s LUA_VERSION='$(LUA_VERSION)' build
+
+demo: ready-demo ## the main job on a private local server, without any account
+	@$(IN_TREE) $(LUA) bin/with-server examples/lifecycle.lua
+
+repl: ready-build ## a Lua prompt with the library ready
+	@$(IN_TREE) $(LUA) -i -l e2b.repl
+
+server: ready-demo ## the local server in the foreground (ARGS="--port 3000" are its options)
+	@$(IN_TREE) $(LUA) bin/e2b-server $(ARGS)
+
+# Exit status 3 of deps: only a Lua is missing; bin/test fails by its name then.
+test: ## the specs on every Lua (LUAS="5.4 luajit" narrows it, so does SPEC=spec/x_spec.lua; JOBS=2: two Luas at a time)
+	@$(if $(filter no,$(DEPS)),:,bin/deps test $(LUAS) || test $$? -eq 3)
 	@LUAS='$(LUAS)' JOBS='$(JOBS)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/test
 
-clean:
+lint: ready-lint ## luacheck, gcc and clang with warnings as errors, clang-tidy, cppcheck, shellcheck
+	@LUAS='$(LUAS)' MAKE='$(MAKE)' bin/lint
+
+# The sanitizers watch PUC Lua: LuaJIT's own allocator would hide what they look for.
+asan: ready-asan ## the specs under AddressSanitizer, LeakSanitizer and UBSan
+	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize asan
+
+valgrind: ready-valgrind ## the specs under valgrind's memcheck
+	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize valgrind
+
+oom: ready-oom ## the specs of the core with the n-th allocation failing, n rising until they pass
+	@LUAS='$(LUA_VERSION)' MAKE='$(MAKE)' bin/sanitize oom
+
+bench: ready-bench ## CPU, wall time and memory beside plain C, naive Lua and the JavaScript SDK
+	@sh bench/run.sh
+
+acceptance: ready-demo ## the official SDKs against the local server (needs node, python3 and the network)
+	@sh spec/acceptance/run.sh
+
+doc: ready-build ## the pages of the reference, into build/doc
+	@$(IN_TREE) $(LUA) meta/doc.lua build/doc
+
+# --- installing -------------------------------------------------------------------------------------------------------------
+LUA_FILES    = $(sort $(shell find lua -name '*.lua'))
+AT_LUADIR   := $(DESTDIR)$(INST_LUADIR)
+AT_LIBDIR   := $(DESTDIR)$(INST_LIBDIR)
+AT_BINDIR   := $(DESTDIR)$(INST_BINDIR)
+
+install: build ## into PREFIX (/usr/local), for one LUA_VERSION; DESTDIR in front of every path
+	@for file in $(LUA_FILES:lua/%=%); do \
+		$(INSTALL) -d "$(AT_LUADIR)/$$(dirname $$file)" && \
+		$(INSTALL) -m 644 "lua/$$file" "$(AT_LUADIR)/$$file" || exit 1; done
+	$(INSTALL) -d "$(AT_LIBDIR)/e2b" "$(AT_BINDIR)"
+	$(INSTALL) -m 755 $(CORE) "$(AT_LIBDIR)/e2b/core.so"
+	@bin/launcher '$(LUA)' '$(INST_LUADIR)' '$(INST_LIBDIR)' < bin/e2b-server > '$(BUILD)/e2b-server'
+	$(INSTALL) -m 755 '$(BUILD)/e2b-server' "$(AT_BINDIR)/e2b-server"
+
+uninstall: ## what install put there, and nothing else
+	rm -rf "$(AT_LUADIR)/e2b" "$(AT_LIBDIR)/e2b"
+	rm -f "$(AT_BINDIR)/e2b-server"
+
+clean: ## everything that was built
 	rm -rf build

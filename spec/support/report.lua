@@ -1,6 +1,7 @@
 -- Busted output handler of `make test`: one spec file a process, one line a file, failures in full.
--- It also keeps a journal in the file named by E2B_SPEC_JOURNAL, so that the runner can tell a suite that ended from one
--- that stopped: "start <name>" before each spec, "passed" or "failed" after it, "counts <passed> <failed>" once, at the very end.
+-- It also keeps a journal in the file named by E2B_SPEC_JOURNAL, so that the runner can tell a suite that ended from
+-- one that stopped: "start <name>" before each spec, "passed" or "failed" after it, and at the very end, once,
+-- "counts <passed> <failed>".
 
 return function(options)
   local busted = require("busted")

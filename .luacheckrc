@@ -1,0 +1,12 @@
+-- The library keeps to what every Lua since 5.1 has; inline ignores carry their reason.
+std = "min"
+max_line_length = 120
+cache = "build/.luacheckcache"
+exclude_files = { "build", "lua_modules", ".luarocks", "*.rockspec" }
+
+files["spec"] = { std = "max+busted" }
+files["bench"] = { std = "max" }
+files["examples"] = { std = "min" }
+files["bin"] = { std = "min" }
+files["meta"] = { std = "max" }
+files["meta/core.lua"] = { ignore = { "2" } }
