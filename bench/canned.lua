@@ -10,7 +10,8 @@ end
 
 local detail = [[{"alias":"base","allowInternetAccess":null,"clientID":"6532622b","cpuCount":2,"diskSizeMB":5120,]]
   .. [["domain":null,"endAt":"2026-08-21T10:17:06.478134Z",]]
-  .. [["envdAccessToken":"0b1f5e0c3a7d4f27b9d86e1c2a5f4e3d7c6b5a49","envdVersion":"0.4.2","lifecycle":{"autoResume":false,"onTimeout":"kill"},"memoryMB":1024,]]
+  .. [["envdAccessToken":"0b1f5e0c3a7d4f27b9d86e1c2a5f4e3d7c6b5a49","envdVersion":"0.4.2",]]
+  .. [["lifecycle":{"autoResume":false,"onTimeout":"kill"},"memoryMB":1024,]]
   .. [["metadata":{"job":"nightly-41","owner":"team-blue","purpose":"code interpreter session of the evaluation run"},]]
   .. [["network":{"allowOut":["10.0.0.0/8","pypi.org"],"allowPublicTraffic":true,"denyOut":["0.0.0.0/0"]},]]
   .. [["sandboxID":"ibench0000000000000001","startedAt":"2026-08-21T10:12:06.478134Z","state":"running",]]
