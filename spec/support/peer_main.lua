@@ -32,7 +32,7 @@ local conn = {}
 conn.__index = conn
 
 --- Reads the request line and the header fields. nil when the client went away.
----@return table|nil request method, path, version, headers (lower-case names; repeated ones joined with ", "), header_list
+---@return table|nil request method, path, version, headers (lower-case names, repeated ones joined), header_list
 function conn:read_head()
   local line = self.socket:read("*L")
   if not line then
@@ -289,12 +289,7 @@ queue:wrap(function()
   while true do
     local client = listener:accept({ nodelay = true })
     if client then
-      queue:wrap(function()
-        local ok, message = xpcall(run, debug.traceback, client)
-        if not ok then
-          record({ what = "error", message = tostring(message) })
-        end
-      end)
+      queue:wrap(run, client)
     end
   end
 end)
@@ -312,8 +307,11 @@ end)
 local _, _, port = listener:localname()
 support.write_file(folder .. "/port.new", tostring(port))
 assert(os.rename(folder .. "/port.new", folder .. "/port"))
-local ok, message = queue:loop()
-if not ok then
-  record({ what = "error", message = tostring(message) })
-  os.exit(1)
+-- No pcall around a handler: 5.1 can't yield across one. The loop returns when a coroutine has raised.
+while true do
+  local ok, why, _, thread = queue:loop()
+  if ok then
+    os.exit(0)
+  end
+  record({ what = "error", message = debug.traceback(thread or coroutine.running(), tostring(why)) })
 end

@@ -1,0 +1,65 @@
+-- A name server that never answers. The system's resolver asks whom /etc/resolv.conf names, so the client runs in a child
+-- with a mount namespace of its own, where that file names a UDP socket of the child: bound, and never read.
+-- Root needs the mount namespace only. Others get a user and a network namespace too, where port 53 is theirs.
+local support = require("spec.support.support")
+
+local dns = {}
+
+-- An address of the loopback net that no local resolver uses.
+local ADDRESS = "127.86.53.1"
+
+local PRELUDE = string.format([[
+local udp = assert(require("socket").udp4())
+local bound, why = udp:setsockname(%q, 53)
+if not bound then
+  io.stderr:write("can't bind the silent name server: ", tostring(why), "\n")
+  os.exit(97)
+end
+SILENT_NAME_SERVER = udp
+]], ADDRESS)
+
+-- In the namespace: each file is covered where it lives, links resolved. nscd would answer from outside.
+local SETUP = [[
+set -e
+mount --make-rprivate / 2>/dev/null || true
+cover() { mount --bind "$1" "$(readlink -f "$2")"; }
+cover %s/resolv.conf /etc/resolv.conf
+cover %s/nsswitch.conf /etc/nsswitch.conf
+for socket in /run/nscd /var/run/nscd; do
+  if [ -d $socket ]; then mount --bind %s/empty $socket; fi
+done
+if [ "$1" = network ]; then
+  shift
+  ip link set lo up 2>/dev/null || { mount -t sysfs sysfs /sys && echo 0x9 >/sys/class/net/lo/flags; }
+else
+  shift
+fi
+exec "$@"
+]]
+
+--- Runs Lua source in a child whose name server is silent. Raises when the machine doesn't allow such a namespace: a spec
+--- that can't see the silence has tested nothing.
+---@param source string
+---@param options? table as for support.run
+---@return table result as support.run
+function dns.run(source, options)
+  local folder = support.tmpdir()
+  support.write_file(folder .. "/resolv.conf", "nameserver " .. ADDRESS .. "\noptions timeout:5 attempts:2\n")
+  support.write_file(folder .. "/nsswitch.conf", "hosts: files dns\n")
+  os.execute("mkdir " .. folder .. "/empty")
+  support.write_file(folder .. "/setup", (SETUP:gsub("%%s", folder)))
+  local root = support.shell("id -u"):match("%d+") == "0"
+  local copy = {}
+  for name, value in pairs(options or {}) do
+    copy[name] = value
+  end
+  copy.wrap = string.format("unshare %s sh %s/setup %s", root and "-m" or "-Urmn", folder, root and "host" or "network")
+  local result = support.run(PRELUDE .. source, copy)
+  support.cleanup(folder)
+  if result.err:find("unshare", 1, true) or result.err:find("mount:", 1, true) or result.code == 97 then
+    error("no namespace with a silent name server to be had (it takes root or user namespaces): " .. result.err, 2)
+  end
+  return result
+end
+
+return dns
