@@ -1,4 +1,5 @@
--- A name server that never answers. The system's resolver asks whom /etc/resolv.conf names, so the client runs in a child
+-- A name server that never answers. The system's resolver asks whom /etc/resolv.conf names, so the client runs in a
+-- child
 -- with a mount namespace of its own, where that file names a UDP socket of the child: bound, and never read.
 -- Root needs the mount namespace only. Others get a user and a network namespace too, where port 53 is theirs.
 local support = require("spec.support.support")
@@ -37,7 +38,8 @@ fi
 exec "$@"
 ]]
 
---- Runs Lua source in a child whose name server is silent. Raises when the machine doesn't allow such a namespace: a spec
+--- Runs Lua source in a child whose name server is silent. Raises when the machine doesn't allow such a namespace: a
+--- spec
 --- that can't see the silence has tested nothing.
 ---@param source string
 ---@param options? table as for support.run

@@ -266,10 +266,12 @@ local listener = assert(socket.listen({ host = config.host, port = config.port, 
 assert(listener:listen())
 local queue = cqueues.new()
 local connections = 0
+local running = {}
 
 local function run(client)
   connections = connections + 1
   local self = setmetatable({ socket = client, number = connections, requests = 0 }, conn)
+  running[coroutine.running()] = self
   client:onerror(on_error)
   client:setmode("bn", "bn")
   client:setmaxline(64 * 1024 * 1024)
@@ -283,6 +285,7 @@ local function run(client)
   end
   handler(self, shared)
   self:close()
+  running[coroutine.running()] = nil
 end
 
 queue:wrap(function()
@@ -313,5 +316,9 @@ while true do
   if ok then
     os.exit(0)
   end
-  record({ what = "error", message = debug.traceback(thread or coroutine.running(), tostring(why)) })
+  record({ what = "error", message = thread and debug.traceback(thread, tostring(why)) or tostring(why) })
+  if thread and running[thread] then
+    running[thread]:close()
+    running[thread] = nil
+  end
 end

@@ -1,4 +1,5 @@
--- Certificates for https peers, made anew for each run: an authority, a good certificate for 127.0.0.1 and localhost, and
+-- Certificates for https peers, made anew for each run: an authority, a good certificate for 127.0.0.1 and localhost,
+-- and
 -- the ones that a client has to refuse.
 local support = require("spec.support.support")
 local pkey = require("openssl.pkey")
@@ -56,7 +57,9 @@ function tls.make()
   local stranger = issue({ common = "e2b spec stranger", authority = true })
   local made = {
     good = issue({ common = "good", dns = here.dns, ip = here.ip, issuer = authority }),
-    expired = issue({ common = "expired", dns = here.dns, ip = here.ip, issuer = authority, from = -3 * DAY, to = -DAY }),
+    expired = issue({
+      common = "expired", dns = here.dns, ip = here.ip, issuer = authority, from = -3 * DAY, to = -DAY,
+    }),
     wrong_host = issue({ common = "elsewhere", dns = { "elsewhere.example" }, issuer = authority }),
     untrusted = issue({ common = "untrusted", dns = here.dns, ip = here.ip, issuer = stranger }),
   }
