@@ -16,7 +16,8 @@ INSTALL     ?= install
 
 # Asked for when they are used, not when this file is read: make deps may have installed what they ask for in between.
 LUA         ?= $(shell bin/find-lua $(LUA_VERSION))
-LUA_CFLAGS  ?= $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(shell bin/find-lua --cflags $(LUA_VERSION)))
+LUA_CFLAGS  ?= $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(or $(shell bin/find-lua --cflags $(LUA_VERSION)),$(NO_HEADERS)))
+NO_HEADERS   = $(error no headers of Lua $(LUA_VERSION) found: make deps installs them, LUA_INCDIR= names their folder)
 CURL_CFLAGS ?= $(shell pkg-config --cflags libcurl 2>/dev/null || curl-config --cflags 2>/dev/null)
 CURL_LIBS   ?= $(shell pkg-config --libs libcurl 2>/dev/null || curl-config --libs 2>/dev/null || echo -lcurl)
 
@@ -32,9 +33,12 @@ ifneq ($(filter-out 0 no,$(WERROR)),)
 WARNINGS    += -Werror
 endif
 
-BUILD       ?= build/$(LUA_VERSION)
+ifeq ($(BUILD),)
+BUILD       := build/$(LUA_VERSION)
+endif
 # The user's CFLAGS and LDFLAGS come last, so that they win.
-COMPILE      = $(CC) -O2 -fPIC -std=c99 -D_GNU_SOURCE $(WARNINGS) $(strip $(LUA_CFLAGS) $(CURL_CFLAGS) $(CPPFLAGS) $(CFLAGS))
+COMPILE      = $(CC) -O2 -fPIC -std=c99 -D_GNU_SOURCE $(WARNINGS) \
+               $(strip $(LUA_CFLAGS) $(CURL_CFLAGS) $(CPPFLAGS) $(CFLAGS))
 LINK         = $(CC) $(LIBFLAG) $(strip $(CFLAGS) $(LDFLAGS))
 
 SOURCES     := $(wildcard csrc/*.c)
@@ -68,7 +72,7 @@ FORCE:
 
 
 
-# --- what needs packages installs them first (DEPS=no leaves that out) ------------------------------------------------------
+# --- what needs packages installs them first (DEPS=no leaves that out) ---
 DEPS ?= yes
 # The tree as a search path, for what is run in place.
 IN_TREE = env LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='./$(BUILD)/?.so;;'
@@ -125,7 +129,7 @@ acceptance: ready-demo ## the official SDKs against the local server (needs node
 doc: ready-build ## the pages of the reference, into build/doc
 	@$(IN_TREE) $(LUA) meta/doc.lua build/doc
 
-# --- installing -------------------------------------------------------------------------------------------------------------
+# --- installing ---
 LUA_FILES    = $(sort $(shell find lua -name '*.lua'))
 AT_LUADIR   := $(DESTDIR)$(INST_LUADIR)
 AT_LIBDIR   := $(DESTDIR)$(INST_LIBDIR)
@@ -137,7 +141,10 @@ install: build ## into PREFIX (/usr/local), for one LUA_VERSION; DESTDIR in fron
 		$(INSTALL) -m 644 "lua/$$file" "$(AT_LUADIR)/$$file" || exit 1; done
 	$(INSTALL) -d "$(AT_LIBDIR)/e2b" "$(AT_BINDIR)"
 	$(INSTALL) -m 755 $(CORE) "$(AT_LIBDIR)/e2b/core.so"
-	@bin/launcher '$(LUA)' '$(INST_LUADIR)' '$(INST_LIBDIR)' < bin/e2b-server > '$(BUILD)/e2b-server'
+	@{ printf '#!%s\n' '$(LUA)'; \
+		printf 'package.path = "%s/?.lua;%s/?/init.lua;" .. package.path\n' '$(INST_LUADIR)' '$(INST_LUADIR)'; \
+		printf 'package.cpath = "%s/?.so;" .. package.cpath\n' '$(INST_LIBDIR)'; \
+		tail -n +2 bin/e2b-server; } > '$(BUILD)/e2b-server'
 	$(INSTALL) -m 755 '$(BUILD)/e2b-server' "$(AT_BINDIR)/e2b-server"
 
 uninstall: ## what install put there, and nothing else
