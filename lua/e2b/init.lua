@@ -1,0 +1,174 @@
+--- e2b: the Lua SDK for E2B sandboxes. Requiring it does nothing: no environment is read and no connection made before
+--- the first call, and what a program doesn't use isn't loaded.
+---@class e2b
+---@field Sandbox e2b.SandboxClass configured by the environment
+---@field Template e2b.TemplateClass configured by the environment
+---@field tools e2b.Tools configured by the environment
+local e2b = {}
+
+--- The version of this library.
+e2b.version = require("e2b.version")
+
+-- What every client carries, made when it is first asked for.
+local RESOURCES = {
+  Sandbox = function(client)
+    return require("e2b.sandbox").bind(function() return client end, "client.Sandbox")
+  end,
+  Template = function(client)
+    return require("e2b.template").bind(function() return client end, "client.Template")
+  end,
+  tools = function(client)
+    return require("e2b.tools").bind(client.Sandbox, client.Template)
+  end,
+}
+
+---@class e2b.ClientOptions
+---@field api_key string|(fun(): string)|nil the key, or a function that fetches it at first use (E2B_API_KEY)
+---@field domain string? (E2B_DOMAIN, e2b.app)
+---@field api_url string? (E2B_API_URL, https://api.{domain})
+---@field sandbox_url string? where all sandboxes are reached (E2B_SANDBOX_URL)
+---@field debug boolean? everything on this machine, and create, connect and kill without a request (E2B_DEBUG)
+---@field request_timeout number? seconds for a whole call (60); 0 = none
+---@field connect_timeout number? seconds for DNS, TCP and TLS (10)
+---@field retries integer? extra attempts after a rate limit or a connection that could not be made (3); 0 = none
+---@field headers table<string, string>? sent with every request to the API
+---@field api_headers table<string, string>? likewise; wins over `headers`
+---@field proxy string|false|nil URL of a proxy; false = none, whatever the environment says
+---@field ca_file string? PEM file with the certificates to trust
+---@field user_agent string? in the place of ours
+---@field integration string? "name/version", added to the User-Agent
+---@field logger fun(event: table)? told of every request: method, path, status, attempt, seconds, request id
+---@field connections integer? at most so many (100)
+---@field max_answer_bytes integer? larger answers are refused (32 MiB)
+---@field loop string|table|nil how to wait here; chosen for each call when not given
+---@field await function? an await function of your own event loop
+---@field getenv (fun(name: string): string?)? in the place of os.getenv
+
+---Makes a client with its own key and settings: `client.Sandbox`, `client.Template`, `client.tools`. Clients are
+---immutable and know nothing of each other. Nothing is sent, and a missing key is an error of the first call only.
+---@param opts e2b.ClientOptions?
+---@return e2b.Client? client
+---@return string? message
+---@return e2b.Error? err something in the environment can't be used
+function e2b.client(opts)
+  return require("e2b.client").new(opts, RESOURCES)
+end
+
+---The same function under the official SDKs' name.
+e2b.E2B = e2b.client
+
+local default
+
+-- The client of e2b.Sandbox and the rest. The environment is read here, at the first call.
+local function default_client()
+  if default then return default end
+  local made, message, err = e2b.client()
+  if not made then return nil, message, err end
+  default = made
+  return made
+end
+
+---Is everything set up? Lists a template and a sandbox, as E2B tells its users to do.
+---E2B API: GET /v2/templates, GET /v2/sandboxes.
+---@param client e2b.Client? the one the environment configures if not given
+---@return true? ok
+---@return string? message what to do
+---@return e2b.Error? err
+function e2b.check(client)
+  local message, err
+  if client == nil then
+    client, message, err = default_client()
+    if not client then return nil, message, err end
+  elseif type(client) ~= "table" or type(client.call_either) ~= "function" then
+    require("e2b.options").raise("e2b.check takes a client, or nothing: e2b.check(e2b.client({ … }))")
+  end
+  return require("e2b.check").check(client)
+end
+
+---Creates a sandbox, calls `fn` with it, and kills it: also when `fn` raises or its task is cancelled. The kill has 10
+---seconds of its own and never raises; should it fail, the logger and stderr name the sandbox.
+---@param opts e2b.CreateOptions|string|nil
+---@param fn fun(sandbox: e2b.Sandbox): ...
+---@return any ... what fn returned; nil, message, err when the sandbox could not be created
+function e2b.with(opts, fn)
+  return e2b.Sandbox.with(opts, fn)
+end
+
+---Calls `fn(item, index)` for every item, many at once, and waits for all.
+---@param list any[]
+---@param fn fun(item: any, index: integer): ...
+---@param opts { limit: integer?, timeout: number? }? at most `limit` (50) at once; `timeout` seconds for all
+---@return { ok: boolean, value: any, message: string?, err: e2b.Error? }[] results one entry an item, in order
+---@return integer failed how many are not ok
+function e2b.map(list, fn, opts)
+  return require("e2b.tasks").map(list, fn, opts)
+end
+
+---Calls all functions at once and waits for all.
+---@param ... fun(): ...
+---@return { ok: boolean, value: any, message: string?, err: e2b.Error? }[] results one entry a function, in order
+---@return integer failed how many are not ok
+function e2b.all(...)
+  return require("e2b.tasks").all(...)
+end
+
+---Starts a task. It runs whenever anything waits; `e2b.run()` finishes what is left.
+---@param fn fun(): ...
+---@param on_done fun(...)? called with the task's results
+---@return e2b.Task task `task:wait(timeout?)`, `task:cancel()`, `task.state`
+function e2b.spawn(fn, on_done)
+  return require("e2b.tasks").spawn(fn, on_done)
+end
+
+---Runs the spawned tasks until all are done.
+---@return any ...
+function e2b.run()
+  return require("e2b.tasks").run()
+end
+
+---Waits; other tasks go on meanwhile.
+---@param seconds number
+---@return true? ok
+---@return string? message
+---@return e2b.Error? err `cancelled`
+function e2b.sleep(seconds)
+  return require("e2b.tasks").sleep(seconds)
+end
+
+---`pcall` for code that waits: on Lua 5.1, too, a task can be suspended inside of it.
+---@param fn function
+---@param ... any
+---@return boolean ok
+---@return any ...
+function e2b.pcall(fn, ...)
+  return require("e2b.tasks").pcall(fn, ...)
+end
+
+---Prints what there is, one line each.
+---@param what any? e2b.Sandbox, e2b.Template, an object, or a name: "task", "paginator", "client", "Sandbox.kill"
+function e2b.help(what)
+  print(require("e2b.help").text(what, e2b))
+end
+
+---Drops the connections that are kept open. What is in flight ends as `cancelled`; the next call opens new ones.
+function e2b.close()
+  require("e2b.core").engine():close()
+end
+
+local MEMBERS = {
+  Sandbox = function() return require("e2b.sandbox").bind(default_client, "e2b.Sandbox") end,
+  Template = function() return require("e2b.template").bind(default_client, "e2b.Template") end,
+  tools = function() return require("e2b.tools").bind(e2b.Sandbox, e2b.Template) end,
+}
+
+return setmetatable(e2b, {
+  __name = "e2b",
+  __index = function(module, name)
+    local make = MEMBERS[name]
+    if not make then return nil end
+    local value = make()
+    rawset(module, name, value)
+    return value
+  end,
+  __tostring = function() return ("e2b %s: e2b.help() lists what there is"):format(e2b.version) end,
+})

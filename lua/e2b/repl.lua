@@ -1,0 +1,19 @@
+--- For an interactive session: `lua -i -e 'require("e2b.repl").start()'` (that is `make repl`).
+local M = {}
+
+--- Makes e2b, Sandbox and Template global, which nothing else in this library does, and says how to go on.
+---@param to table? where the names go; the session's globals if not given
+---@param write fun(text: string)? print if not given
+function M.start(to, write)
+  local e2b = require("e2b")
+  to, write = to or _G, write or print
+  to.e2b, to.Sandbox, to.Template = e2b, e2b.Sandbox, e2b.Template
+  write(("e2b %s on %s: e2b.help(), e2b.help(Sandbox), e2b.check()"):format(e2b.version, _VERSION))
+  if os.getenv("E2B_API_KEY") then
+    write("try:  =Sandbox.list():next_items()")
+  else
+    write("E2B_API_KEY is not set; e2b.check() says what to do, and bin/e2b-server is a service to try things on")
+  end
+end
+
+return M

@@ -1,0 +1,206 @@
+--- The operations on a sandbox that is there: what each sends, how its answer is read, what the object notes.
+--- Every function takes the binding of its client first; `target` is an id or a Sandbox, so that statics and methods
+--- are the same code. A Sandbox is always asked through the client that made it.
+local errors = require("e2b.errors")
+local options = require("e2b.options")
+local base = require("e2b.sandbox_base")
+local book = require("e2b.sandbox_book")
+
+local M = {}
+
+local raise = options.raise
+local subject, client_of = base.subject, base.client_of
+
+-- kill ---------------------------------------------------------------------------------------------------------------
+
+local KILL = { operation = "Sandbox.kill", resource = "sandbox" }
+
+---@return true? ok
+---@return boolean|string existed_or_message
+---@return e2b.Error? err
+function M.kill(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "kill")
+  if opts ~= nil then options.call(opts, nil, "Sandbox.kill") end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug then
+    if object then book.note(object, { state = "killed" }) end
+    return true, true
+  end
+  local done, meta
+  done, meta, err = client:call("sandbox_kill", { sandbox_id = id }, opts, KILL)
+  local existed = true
+  if done == nil then
+    if err.kind ~= "not_found" then return nil, meta, err end
+    existed = false
+  end
+  if object then
+    book.note(object, { state = "killed", end_at = existed and book.learn(binding, meta) or object.end_at })
+  end
+  return true, existed
+end
+
+-- get_info -----------------------------------------------------------------------------------------------------------
+
+local GET_INFO = { operation = "Sandbox.get_info", resource = "sandbox" }
+
+function M.fetch(binding, client, id, opts, context)
+  local row, meta, err = client:call("sandbox_get", { sandbox_id = id }, opts, context or GET_INFO)
+  if row == nil then return nil, meta, err end
+  book.learn(binding, meta)
+  return row
+end
+
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.get_info(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "get_info")
+  if opts ~= nil then options.call(opts, nil, "Sandbox.get_info") end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  local row
+  row, message, err = M.fetch(binding, client, id, opts)
+  if row == nil then
+    if object and err.kind == "not_found" then book.note(object, { state = "killed" }) end
+    return nil, message, err
+  end
+  if object then return book.refresh(object, row) end
+  row.estimated = false
+  return book.adopt(binding, row)
+end
+
+-- pause --------------------------------------------------------------------------------------------------------------
+
+local PAUSE = { operation = "Sandbox.pause", resource = "sandbox" }
+local PAUSE_OPTIONS = { "keep_memory" }
+
+---@return true? ok
+---@return boolean|string was_running_or_message
+---@return e2b.Error? err
+function M.pause(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "pause")
+  local keep_memory
+  if opts ~= nil then
+    options.call(opts, PAUSE_OPTIONS, "Sandbox.pause")
+    keep_memory = opts.keep_memory
+    if keep_memory ~= nil and type(keep_memory) ~= "boolean" then
+      raise("keep_memory must be a boolean, got " .. type(keep_memory))
+    end
+  end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  local deadline = base.deadline_of(client, opts)
+  local done, meta
+  done, meta, err = client:call("sandbox_pause", { sandbox_id = id, body = { memory = keep_memory } }, opts, PAUSE)
+  if done ~= nil then
+    if object then book.note(object, { state = "paused", end_at = book.learn(binding, meta) }) end
+    return true, true
+  end
+  if err.kind ~= "conflict" then return nil, meta, err end
+  -- 409 is "paused already" and also "busy with another change"; only the state itself tells which.
+  local row = M.fetch(binding, client, id, opts,
+    { operation = "Sandbox.pause", resource = "sandbox", deadline = deadline })
+  if row == nil or row.state ~= "paused" then return nil, meta, err end
+  if object then book.refresh(object, row) end
+  return true, false
+end
+
+-- set_timeout --------------------------------------------------------------------------------------------------------
+
+local SET_TIMEOUT = { operation = "Sandbox.set_timeout", resource = "sandbox" }
+
+---@return true? ok
+---@return string? message
+---@return e2b.Error? err
+function M.set_timeout(binding, target, seconds, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "set_timeout")
+  if type(seconds) ~= "number" then
+    raise(("Sandbox.set_timeout needs a number of seconds, got %s: write sandbox:set_timeout(600)"):format(
+      type(seconds)))
+  end
+  local timeout = base.seconds(seconds, "seconds")
+  if opts ~= nil then options.call(opts, nil, "Sandbox.set_timeout") end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug and object then return true end
+  local done, meta
+  done, meta, err = client:call("sandbox_timeout", { sandbox_id = id, body = { timeout = timeout } }, opts, SET_TIMEOUT)
+  if done == nil then return nil, meta, err end
+  if object then book.note(object, { end_at = book.learn(binding, meta) + timeout }) end
+  return true
+end
+
+-- what the sandbox itself answers ------------------------------------------------------------------------------------
+
+---@return boolean? running
+---@return string? message
+---@return e2b.Error? err
+function M.is_running(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "is_running")
+  if opts ~= nil then options.call(opts, nil, "Sandbox.is_running") end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  local where
+  where, message, err = client:sandbox_target(object and object.sandbox_domain, id)
+  if not where then return nil, message, err end
+  local up
+  up, message, err = client:call("envd_health", {}, opts,
+    { operation = "Sandbox.is_running", resource = "sandbox", sandbox_id = id, target = where })
+  if up ~= nil then return true end
+  -- The proxy in front of the sandboxes answers 502 for one that is killed, paused or unknown.
+  if err.status == 502 then return false end
+  return nil, message, err
+end
+
+---@return string? host
+---@return string? message
+---@return e2b.Error? err
+function M.get_host(binding, target, port)
+  local id, object
+  id, object, binding = subject(binding, target, "get_host")
+  if type(port) ~= "number" or port ~= math.floor(port) or port < 1 or port > 65535 then
+    raise(("get_host needs a port (1 to 65535), got %s"):format(tostring(port)))
+  end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug then return ("localhost:%d"):format(port) end
+  return ("%d-%s.%s"):format(port, id, object and object.sandbox_domain or client.domain)
+end
+
+local METRICS = { operation = "Sandbox.get_metrics", resource = "sandbox" }
+local METRICS_OPTIONS = { "from", "to" }
+
+---@return e2b.Metric[]? metrics
+---@return string? message
+---@return e2b.Error? err
+function M.get_metrics(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "get_metrics")
+  local query = {}
+  if opts ~= nil then
+    options.call(opts, METRICS_OPTIONS, "Sandbox.get_metrics")
+    query.from, query.to = base.epoch(opts.from, "from"), base.epoch(opts.to, "to")
+  end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug then return {} end
+  if object and base.older_than(object.envd_version, { 0, 1, 5 }) then
+    return errors.new("unsupported", {
+      message = ("sandbox %s has no metrics: its template's envd %s is older than 0.1.5, rebuild it"):format(
+        id, tostring(object.envd_version)),
+      operation = "Sandbox.get_metrics", sandbox_id = id, sent = "no", retryable = false,
+    })
+  end
+  local rows, meta
+  rows, meta, err = client:call("sandbox_metrics", { sandbox_id = id, query = query }, opts, METRICS)
+  if rows == nil then return nil, meta, err end
+  return rows
+end
+
+return M

@@ -1,0 +1,199 @@
+--- The operations after which a sandbox runs: create, connect, resume.
+local errors = require("e2b.errors")
+local options = require("e2b.options")
+local base = require("e2b.sandbox_base")
+local book = require("e2b.sandbox_book")
+local calls = require("e2b.sandbox_calls")
+
+local M = {}
+
+local raise = options.raise
+local subject, client_of = base.subject, base.client_of
+
+-- connect and resume -------------------------------------------------------------------------------------------------
+
+local CONNECT = { operation = "Sandbox.connect", resource = "sandbox" }
+local START_OPTIONS = { "timeout", "on_resume" }
+
+-- The object after an answer that carries a Sandbox: the one the method was called on, or a new one.
+local function started(binding, client, object, id, row, meta, timeout, resumed)
+  local now = book.learn(binding, meta)
+  local end_at = now + timeout
+  if not object then
+    object = setmetatable({ sandbox_id = id }, binding.mt)
+  elseif not resumed and object.end_at and object.end_at > end_at then
+    end_at = object.end_at -- connecting to a running sandbox never shortens its life
+  end
+  local entry = { state = "running", end_at = end_at }
+  if resumed then entry.started_at = now end
+  book.enter(object, row, entry)
+  if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
+  if object.metadata == nil then object.metadata = {} end
+  return object
+end
+
+local function connect(binding, client, id, object, timeout, memory, opts, context)
+  local row, meta, err = client:call_either("sandbox_connect", "sandbox_connect_v1",
+    { sandbox_id = id, body = { timeout = timeout, memory = memory } },
+    function() return { sandbox_id = id, body = { timeout = timeout or 300, memory = memory } } end,
+    opts, context)
+  if row == nil then return nil, meta, err end
+  return started(binding, client, object, id, row, meta, timeout or 300, meta.status == 201)
+end
+
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.connect(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "connect")
+  local timeout, memory
+  if opts ~= nil then
+    options.call(opts, START_OPTIONS, "Sandbox.connect")
+    timeout, memory = base.seconds(opts.timeout, "timeout"), base.memory_of(opts)
+  end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug then
+    return object or setmetatable({ sandbox_id = id, sandbox_domain = client.domain, metadata = {} }, binding.mt)
+  end
+  return connect(binding, client, id, object, timeout, memory, opts, CONNECT)
+end
+
+local RESUME = { operation = "Sandbox.resume", resource = "sandbox" }
+-- The route's own default is 15 seconds, too short to be meant by anybody.
+local RESUME_TIMEOUT = 300
+
+-- A failure of ours in the place of the server's, with its facts kept and a better sentence.
+local function reworded(err, message)
+  err.message = message
+  return nil, message, err
+end
+
+local function running_already(id, err)
+  return reworded(err, ("sandbox %s can't be resumed: it is running already, or changing its state; "):format(id)
+    .. "Sandbox.connect extends a running sandbox and resumes a paused one")
+end
+
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.resume(binding, target, opts)
+  local id, object
+  id, object, binding = subject(binding, target, "resume")
+  local timeout, memory = RESUME_TIMEOUT, nil
+  if opts ~= nil then
+    options.call(opts, START_OPTIONS, "Sandbox.resume")
+    timeout, memory = base.seconds(opts.timeout, "timeout") or RESUME_TIMEOUT, base.memory_of(opts)
+  end
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  local deadline = base.deadline_of(client, opts)
+  local row, meta
+  row, meta, err = client:call("sandbox_resume",
+    { sandbox_id = id, body = { timeout = timeout, memory = memory } }, opts, RESUME)
+  if row ~= nil then return started(binding, client, object, id, row, meta, timeout, true) end
+  if err.kind == "conflict" then return running_already(id, err) end
+  if err.status ~= 405 and err.status ~= 410 then return nil, meta, err end
+  -- The service has dropped the route. connect would also extend a running sandbox, which resume doesn't do.
+  local context = { operation = "Sandbox.resume", resource = "sandbox", deadline = deadline }
+  row, message, err = calls.fetch(binding, client, id, opts, context)
+  if row == nil then return nil, message, err end
+  if row.state == "running" then
+    local _, _, conflict = errors.new("conflict", {
+      message = "running already", operation = "Sandbox.resume", sandbox_id = id, sent = "yes", retryable = false,
+    })
+    return running_already(id, conflict)
+  end
+  return connect(binding, client, id, object, timeout, memory, opts, context)
+end
+
+-- create -------------------------------------------------------------------------------------------------------------
+
+local OLDEST_ENVD = { 0, 1, 0 }
+
+local CREATE = { operation = "Sandbox.create", resource = "template" }
+
+-- A sandbox made from a template that is too old for every SDK is of no use to anybody and would cost money.
+local function refuse_old(binding, object, opts)
+  local id, version = object.sandbox_id, object.envd_version
+  local killed, why = calls.kill(binding, object, { request_timeout = opts and opts.request_timeout })
+  local message = ("the template %s is too old (envd %s, 0.1.0 or later is needed): rebuild it; "):format(
+    tostring(object.name or object.template_id), tostring(version))
+  if killed then
+    message = message .. "its sandbox was killed"
+  else
+    message = message .. ("its sandbox %s could not be killed (%s)"):format(id, tostring(why))
+  end
+  return errors.new("unsupported", {
+    message = message, operation = "Sandbox.create", sandbox_id = id, sent = "yes", retryable = false,
+  })
+end
+
+--- Checks and copies what create was given; the caller's mistakes raise here, before anything is done.
+---@param template string|table|nil
+---@param opts table?
+---@return { body: table, opts: table } prepared
+function M.prepare(template, opts)
+  if base.is_class(template) or base.binding_of(template) then
+    raise("Sandbox:create() passes a sandbox as the template: write Sandbox.create(template, { … })")
+  end
+  if type(template) == "table" then
+    if opts ~= nil then
+      raise("Sandbox.create takes a template and options, or options alone: the first argument is a table already")
+    end
+    template, opts = nil, template
+  elseif template ~= nil and type(template) ~= "string" then
+    raise(("Sandbox.create: the template must be a string, got %s"):format(type(template)))
+  end
+  local create = require("e2b.sandbox_create")
+  if opts ~= nil then options.call(opts, create.OPTIONS, "Sandbox.create") end
+  opts = opts or {}
+  if opts.template ~= nil then
+    if template ~= nil then raise("Sandbox.create: the template is given twice") end
+    template = opts.template
+    if type(template) ~= "string" then
+      raise(("template must be a string, got %s"):format(type(template)))
+    end
+  end
+  if template == "" then raise("Sandbox.create: the template is empty; leave it out for \"base\"") end
+  return { body = create.body(template or "base", opts), opts = opts }
+end
+
+--- Sends what was prepared.
+---@param binding e2b.Binding
+---@param prepared { body: table, opts: table }
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.send(binding, prepared)
+  local body, opts = prepared.body, prepared.opts
+  local client, message, err = client_of(binding)
+  if not client then return nil, message, err end
+  if client.debug then
+    return setmetatable({
+      sandbox_id = "debug_sandbox_id", template_id = body.template, envd_version = "99.99.99", state = "running",
+      sandbox_domain = client.domain, metadata = body.metadata or {}, estimated = true,
+    }, binding.mt)
+  end
+  local row, meta
+  row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
+    function() return { body = require("e2b.sandbox_create").body_v1(body) } end, opts, CREATE)
+  if row == nil then return nil, meta, err end
+  local now = book.learn(binding, meta)
+  row.metadata = body.metadata
+  local object = book.adopt(binding, row)
+  book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
+  if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
+  if base.older_than(object.envd_version, OLDEST_ENVD) then return refuse_old(binding, object, opts) end
+  return object
+end
+
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.create(binding, template, opts)
+  return M.send(binding, M.prepare(template, opts))
+end
+
+return M
