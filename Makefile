@@ -97,7 +97,7 @@ demo: ready-demo ## the main job on a private local server, without any account
 	@$(IN_TREE) $(LUA) bin/with-server examples/lifecycle.lua
 
 repl: ready-build ## a Lua prompt with the library ready
-	@$(IN_TREE) $(LUA) -i -l e2b.repl
+	@$(IN_TREE) $(LUA) -i -e 'require("e2b.repl").start()'
 
 server: ready-demo ## the local server in the foreground (ARGS="--port 3000" are its options)
 	@$(IN_TREE) $(LUA) bin/e2b-server $(ARGS)

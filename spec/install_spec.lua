@@ -66,7 +66,7 @@ describe("make install", function()
       local client = e2b.client({ api_key = server.api_key, api_url = server.url })
       local sandbox = assert(client.Sandbox.create("base"))
       assert(sandbox:kill())
-      server.stop()
+      server:stop()
       io.write("worked")
     ]], {
       args = { root },

@@ -93,7 +93,7 @@ describe("luarocks make", function()
       local listed = assert(client.Sandbox.list():all())
       io.write(#listed, " ", listed[1].sandbox_id == sandbox.sandbox_id and "mine" or "not mine")
       assert(sandbox:kill())
-      server.stop()
+      server:stop()
     ]], {
       env = {
         LD_PRELOAD = false, -- this is the plain core
