@@ -1,0 +1,132 @@
+--- The client: who calls, and under which settings.
+local core = require("e2b.core")
+local access = require("e2b.access")
+local calls = require("e2b.call")
+local config = require("e2b.config")
+local describe = require("e2b.describe")
+local options = require("e2b.options")
+
+-- csrc/e2b.h has the same number.
+local ABI = 1
+if core.ABI ~= ABI then
+  error(("e2b: the C part on this machine (e2b.core, interface %s) is not of the version of the Lua files "
+    .. "(interface %d); install both again, with make install or luarocks"):format(tostring(core.ABI), ABI), 0)
+end
+
+local M = {}
+
+local NONE = {}
+
+---@class e2b.Client
+---@field base_url string where calls go
+---@field domain string
+---@field debug boolean
+---@field request_timeout number seconds; 0 = none
+---@field key_form "e2b"|"other"|nil whether the key looks like one of E2B's, where it is known
+local METHOD = "^%u+$"
+
+local REQUEST = { "query", "body", "content_type" }
+
+local function request(state, method, path, opts)
+  if type(method) ~= "string" or not method:upper():find(METHOD) then
+    options.raise(("bad argument #1 to client:request (an HTTP method expected, got %s)"):format(describe.show(method)))
+  end
+  if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
+    options.raise(("bad argument #2 to client:request (a path that begins with / expected, got %s)"):format(
+      type(path) == "string" and describe.show(path) or type(path)))
+  end
+  opts = opts == nil and NONE or options.call(opts, REQUEST, "client:request")
+  if opts.query ~= nil and type(opts.query) ~= "table" then
+    options.raise("bad option 'query' for client:request (table expected, got " .. type(opts.query) .. ")")
+  end
+  if opts.body ~= nil and type(opts.body) ~= "table" and type(opts.body) ~= "string" then
+    options.raise("bad option 'body' for client:request (table or string expected, got " .. type(opts.body) .. ")")
+  end
+  method = method:upper()
+  return calls.call(state, "raw", {
+    method = method, path = path, query = opts.query, body = opts.body, content_type = opts.content_type,
+  }, opts, { operation = method .. " " .. describe.clean(path:gsub("[?#].*$", "")) })
+end
+
+--- Makes a client. Reads the environment, sends nothing. Raises on options that are not right.
+---@param opts table? see e2b.ClientOptions
+---@param resources table<string, fun(client: e2b.Client): any>? what the client carries, made when first asked for
+---@return e2b.Client client
+function M.new(opts, resources)
+  local cfg, key = config.resolve(config.read(opts))
+  local public = {
+    base_url = cfg.api_url, domain = cfg.domain, debug = cfg.debug, request_timeout = cfg.request_timeout,
+  }
+  local state = { config = cfg, gates = {}, old = {}, public = public, plan = { max_bytes = cfg.max_answer_bytes } }
+  local client = {}
+
+  access.open(state, key)
+
+  --- Makes one REST call: floor 4's way to the service.
+  ---@param row string name of the call
+  ---@param args table? path parameters, query, body
+  ---@param call_opts table? request_timeout, connect_timeout, idle_timeout, retries
+  ---@param context table? operation, sandbox_id, resource, target, deadline
+  ---@return any value
+  ---@return table|string meta_or_message
+  ---@return e2b.Error? err
+  function public.call(_, row, args, call_opts, context)
+    return calls.call(state, row, args, call_opts, context)
+  end
+
+  --- Makes a call by its v2 route, on an older service by its v1 route.
+  ---@return any value
+  ---@return table|string meta_or_message
+  ---@return e2b.Error? err
+  function public.call_either(_, v2, v1, args, args_of_v1, call_opts, context)
+    return calls.call_either(state, v2, v1, args, args_of_v1, call_opts, context)
+  end
+
+  --- Calls any endpoint of the service under the rules of every other call: deadline, retries, errors.
+  ---@param method string "GET"
+  ---@param path string "/sandboxes/abc"; parts of it must be percent-encoded already
+  ---@param request_opts table? query, body (a table becomes JSON), content_type, and what every call takes
+  ---@return any value the decoded answer under the server's names; true when there is none
+  ---@return table|string meta_or_message { date, status, next_token, total_running, request_id, attempts }
+  ---@return e2b.Error? err
+  function public.request(_, method, path, request_opts) return request(state, method, path, request_opts) end
+
+  --- Where a sandbox is reached. The API key never goes there.
+  ---@param domain string? the sandbox's own
+  ---@param sandbox_id string
+  ---@param access_token string?
+  ---@return userdata? target
+  ---@return string? message
+  ---@return e2b.Error? err
+  function public.sandbox_target(_, domain, sandbox_id, access_token)
+    return access.sandbox_target(state, domain, sandbox_id, access_token)
+  end
+
+  --- Tells the logger something; without one, nobody.
+  ---@param event table
+  function public.log(_, event)
+    if cfg.logger then calls.log(state, event) end
+  end
+
+  setmetatable(public, {
+    __index = function(_, name)
+      local make = resources and resources[name]
+      if not make then return nil end
+      local value = make(client)
+      rawset(public, name, value)
+      return value
+    end,
+  })
+  return setmetatable(client, {
+    __name = "e2b.Client",
+    __index = public,
+    __newindex = function(_, name)
+      options.raise(("a client is immutable: field '%s' can't be set; make another with e2b.client"):format(
+        tostring(name)))
+    end,
+    __tostring = function() return ("Client(%s)"):format(cfg.api_url) end,
+    __metatable = "e2b.Client",
+  })
+end
+
+return M

@@ -1,0 +1,150 @@
+--- Failures as values: `nil, message, err`. One table with a `kind`, no class tree.
+local describe = require("e2b.describe")
+
+local M = {}
+
+---@alias e2b.Kind
+---| "authentication" # no key, or a refused one
+---| "forbidden"
+---| "not_found" # see resource
+---| "conflict"
+---| "invalid_argument" # refused here or by the server
+---| "rate_limit" # 429 with a time to wait
+---| "quota" # 429 without: repeating doesn't help
+---| "busy" # 503
+---| "timeout" # see deadline
+---| "network"
+---| "tls"
+---| "server" # 5xx
+---| "protocol" # the answer is not what E2B's API answers; a redirect
+---| "too_large"
+---| "cancelled"
+---| "unsupported" # this server doesn't have it
+---| "raised" # a task's function raised
+
+---@class e2b.Error
+---@field kind e2b.Kind
+---@field message string a sentence, with what the server said in it
+---@field server_message string? what the server said, word for word
+---@field resource string? with not_found: sandbox, template …
+---@field status integer? HTTP status
+---@field error_code string? E2B's own code
+---@field operation string? which call: "Sandbox.create"
+---@field sandbox_id string?
+---@field request_id string? X-E2B-Trace-ID
+---@field attempts integer? how often the request was tried
+---@field deadline string? which clock ended it: request_timeout, connect_timeout, idle_timeout, timeout
+---@field sent string? "no", "maybe", "yes": did the request reach the server?
+---@field retryable boolean? may the same call be made again safely?
+---@field retry_after number? seconds to wait before that
+---@field curl integer? libcurl's code
+---@field traceback string? with raised
+
+local mt = {
+  __name = "e2b.Error",
+  __tostring = function(err) return tostring(err.message) end,
+}
+
+--- Makes the three results of a failure.
+---@param kind string
+---@param fields table the other fields of the error, `message` among them; becomes the error itself
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.new(kind, fields)
+  fields.kind = kind
+  if fields.message == nil then fields.message = kind end
+  setmetatable(fields, mt)
+  return nil, fields.message, fields
+end
+
+--- Whether a value is an error of this library.
+---@param value any
+---@return boolean
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
+local BY_STATUS = {
+  [400] = "invalid_argument", [401] = "authentication", [402] = "quota", [403] = "forbidden", [404] = "not_found",
+  [405] = "unsupported", [409] = "conflict", [410] = "unsupported", [413] = "too_large", [422] = "invalid_argument",
+  [423] = "conflict", [501] = "unsupported", [503] = "busy",
+}
+
+local function kind_of_status(status, facts)
+  if status == 429 then
+    -- Wait and stop share a status: only the limiter names a time. A quota has none.
+    return facts.retry_after ~= nil and "rate_limit" or "quota"
+  end
+  local kind = BY_STATUS[status]
+  if kind then return kind end
+  if status >= 500 then return "server" end
+  if status >= 400 then return "invalid_argument" end
+  return "protocol" -- a redirect, or a status that means nothing here
+end
+
+-- CURLcode to kind; every other code is the network's.
+local BY_CURL = {
+  [1] = "protocol", [8] = "protocol", [43] = "protocol", [61] = "protocol", [28] = "timeout",
+  [35] = "tls", [51] = "tls", [53] = "tls", [54] = "tls", [58] = "tls", [59] = "tls", [60] = "tls", [64] = "tls",
+  [66] = "tls", [77] = "tls", [80] = "tls", [82] = "tls", [83] = "tls", [90] = "tls", [91] = "tls", [98] = "tls",
+}
+
+local BY_CAUSE = {
+  deadline = "timeout", cancelled = "cancelled", too_large = "too_large", json = "protocol", shape = "protocol",
+}
+
+--- The kind of what went wrong with a transfer.
+---@param facts table of transfer:result()
+---@return string
+function M.kind(facts)
+  if facts.cause == "http" then return kind_of_status(facts.status or 0, facts) end
+  return BY_CAUSE[facts.cause] or BY_CURL[facts.curl or 0] or "network"
+end
+
+-- May the same call be made again safely? Not: will it help.
+local function retryable(kind, facts, idempotent)
+  if kind == "rate_limit" then return true end -- the limiter answers before the handler runs
+  if kind == "busy" and facts.has_body then return true end -- E2B's own word that nothing changed
+  local status = facts.status
+  if facts.cause == "http" and status and status >= 300 and status < 500 or status == 501 then return false end
+  return facts.sent == "no" or idempotent == true
+end
+
+--- A Retry-After that can be obeyed: decimal digits only, at most 2147483 seconds.
+---@param text string? the header
+---@return number? seconds
+function M.retry_after(text)
+  local digits = type(text) == "string" and text:match("^%s*(%d+)%s*$")
+  local seconds = digits and tonumber(digits)
+  if seconds and seconds <= 2147483 then return seconds end
+  return nil
+end
+
+--- What a failed transfer becomes.
+---@param facts table of transfer:result()
+---@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes, and the
+---  clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.from_facts(facts, info)
+  local kind = M.kind(facts)
+  local said = describe.clean(facts.message)
+  local err = {
+    operation = info.operation, sandbox_id = info.sandbox_id, request_id = facts.request_id,
+    attempts = info.attempts, status = facts.status, error_code = facts.error_code, server_message = said,
+    sent = facts.sent, curl = facts.curl, retry_after = M.retry_after(facts.retry_after),
+    retryable = retryable(kind, facts, info.idempotent),
+  }
+  if kind == "timeout" then err.deadline = facts.deadline or "request_timeout" end
+  if kind == "not_found" then err.resource = info.resource end
+  -- Something may have been made: the answer was lost, or it says nothing about what happened.
+  local doubt = info.creates and (facts.sent == "maybe" or facts.sent == "yes" and not err.retryable
+    and (kind == "server" or kind == "protocol" and facts.cause ~= "http" or kind == "timeout" or kind == "network"
+      or kind == "cancelled" or kind == "busy" or kind == "too_large" and facts.cause ~= "http"))
+  err.message = describe.failure(kind, facts, info, said, doubt)
+  return M.new(kind, err)
+end
+
+return M
