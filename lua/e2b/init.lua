@@ -97,7 +97,7 @@ end
 ---Calls `fn(item, index)` for every item, many at once, and waits for all.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): ...
----@param opts { limit: integer?, timeout: number? }? at most `limit` (50) at once; `timeout` seconds for all
+---@param opts { limit: integer?, timeout: number? }? at most `limit` at once; `timeout` seconds for all
 ---@return { ok: boolean, value: any, message: string?, err: e2b.Error? }[] results one entry an item, in order
 ---@return integer failed how many are not ok
 function e2b.map(list, fn, opts)

@@ -1,4 +1,4 @@
---- For an interactive session: `lua -i -e 'require("e2b.repl").start()'` (that is `make repl`).
+--- For an interactive session: `lua -i -l e2b.repl` (that is `make repl`). Required by a program it does nothing.
 local M = {}
 
 --- Makes e2b, Sandbox and Template global, which nothing else in this library does, and says how to go on.
@@ -15,5 +15,18 @@ function M.start(to, write)
     write("E2B_API_KEY is not set; e2b.check() says what to do, and bin/e2b-server is a service to try things on")
   end
 end
+
+-- With -l on the command line there is no Lua function below this file and `require`.
+local function is_command_line()
+  local level = 2
+  while true do
+    local info = debug.getinfo(level, "S")
+    if not info then return true end
+    if info.what ~= "C" and level > 2 then return false end
+    level = level + 1
+  end
+end
+
+if is_command_line() then M.start() end
 
 return M
