@@ -42,12 +42,12 @@ exec "$@"
 --- spec
 --- that can't see the silence has tested nothing.
 ---@param source string
----@param options? table as for support.run
+---@param options? table as for support.run; hosts = "files" makes every unknown name unresolvable at once instead
 ---@return table result as support.run
 function dns.run(source, options)
   local folder = support.tmpdir()
   support.write_file(folder .. "/resolv.conf", "nameserver " .. ADDRESS .. "\noptions timeout:5 attempts:2\n")
-  support.write_file(folder .. "/nsswitch.conf", "hosts: files dns\n")
+  support.write_file(folder .. "/nsswitch.conf", "hosts: " .. (options and options.hosts or "files dns") .. "\n")
   os.execute("mkdir " .. folder .. "/empty")
   support.write_file(folder .. "/setup", (SETUP:gsub("%%s", folder)))
   local root = support.shell("id -u"):match("%d+") == "0"

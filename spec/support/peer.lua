@@ -20,7 +20,8 @@ local meta = { __index = methods }
 local here = debug.getinfo(1, "S").source:match("^@(.*)peer%.lua$") or "spec/support/"
 
 --- Starts a peer.
----@param options string|table handler source, or { handler=, host="127.0.0.1", tls={ certificate=, key= } (paths) }
+---@param options string|table handler source, or { handler=, host="127.0.0.1", port=0, tls={ certificate=, key= } (paths),
+---  listen_after = s (with a port: connections are refused until then) }
 ---@return table server url, host, port, and the methods below
 function peer.start(options)
   if type(options) == "string" then
@@ -31,6 +32,7 @@ function peer.start(options)
   support.write_file(folder .. "/config.lua", support.serialize({
     host = options.host or "127.0.0.1",
     port = options.port or 0,
+    listen_after = options.listen_after,
     tls = options.tls,
   }))
   -- A sanitizer preloaded for the code under test has no business in here.

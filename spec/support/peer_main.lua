@@ -263,7 +263,6 @@ local load_text = loadstring or load -- luacheck: ignore 113
 local source = "local conn, shared = ...\n" .. support.read_file(folder .. "/handler.lua")
 local handler = assert(load_text(source, "=handler"))
 local listener = assert(socket.listen({ host = config.host, port = config.port, reuseaddr = true, nodelay = true }))
-assert(listener:listen())
 local queue = cqueues.new()
 local connections = 0
 local running = {}
@@ -289,6 +288,10 @@ local function run(client)
 end
 
 queue:wrap(function()
+  if config.listen_after then
+    cqueues.sleep(config.listen_after) -- until then connections are refused
+  end
+  assert(listener:listen())
   while true do
     local client = listener:accept({ nodelay = true })
     if client then
@@ -307,9 +310,18 @@ queue:wrap(function()
   os.exit(0)
 end)
 
-local _, _, port = listener:localname()
-support.write_file(folder .. "/port.new", tostring(port))
-assert(os.rename(folder .. "/port.new", folder .. "/port"))
+local function announce(port)
+  support.write_file(folder .. "/port.new", tostring(port))
+  assert(os.rename(folder .. "/port.new", folder .. "/port"))
+end
+
+if config.listen_after then
+  announce(config.port)
+else
+  assert(listener:listen())
+  local _, _, port = listener:localname()
+  announce(port)
+end
 -- No pcall around a handler: 5.1 can't yield across one. The loop returns when a coroutine has raised.
 while true do
   local ok, why, _, thread = queue:loop()

@@ -253,11 +253,17 @@ end
 --- How many descriptors this process has open, or nil where /proc isn't there.
 ---@return integer|nil
 function support.fd_count()
-  -- The shell's own folder is of no use: a builtin glob in a child of ours reads /proc/<our pid>/fd instead.
-  local output = support.shell("set -- /proc/$PPID/fd/*; echo $#")
-  local count = tonumber(output:match("%d+"))
-  -- one of them is the pipe to that shell; a lone unexpanded pattern means no /proc
-  return count and count > 1 and count - 1 or nil
+  local ok, iterate, folder = pcall(require("lfs").dir, "/proc/self/fd")
+  if not ok then
+    return nil
+  end
+  local count = -1 -- the listing itself
+  for name in iterate, folder do
+    if name ~= "." and name ~= ".." then
+      count = count + 1
+    end
+  end
+  return count
 end
 
 --- Two full collections: the first may only resurrect.
