@@ -225,6 +225,8 @@ int e2b_transfer_result(lua_State *L)
         t->cause = E2B_CAUSE_DEADLINE; /* the only clock of libcurl's that is set */
         t->clock = E2B_CLOCK_CONNECT;
     }
+    if (t->code == CURLE_OK && t->cause == E2B_CAUSE_NONE && !t->headers_done)
+        t->code = CURLE_RECV_ERROR; /* cut in the headers: to libcurl the end of an answer without a body */
     if (t->cause != E2B_CAUSE_NONE || t->code != CURLE_OK || !t->success) {
         lua_pushboolean(L, 0);
         push_cause(L, t);
