@@ -46,7 +46,7 @@ int e2b_json_parse(lua_State *L, const char *s, size_t len)
         return 0;
     }
     if (s[first] == '<') {
-        lua_pushliteral(L, "it looks like HTML, not JSON");
+        lua_pushliteral(L, "it looks like HTML");
         return 0;
     }
     if (len > MAX_TEXT) {

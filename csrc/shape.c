@@ -3,7 +3,6 @@
 #include "e2b.h"
 #include "shape.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define EXACT 9007199254740992.0 /* 2^53: up to here every whole double is that very number */
@@ -17,8 +16,10 @@ const e2b_shape e2b_shape_any = {E2B_ANY, 0, NULL, NULL};
  * strings that need no hashing any more, begin in the table of names. Filled when the shape is first met. */
 struct page {
     unsigned char slot[SLOTS]; /* field + 1, or 0; collisions go to the next slot */
+    const char *wire[SLOTS];   /* the wire names as this Lua's interned strings, kept alive by the table of names */
     unsigned long long required;
     int names;
+    int same; /* every field keeps its name */
     int known;
 };
 
@@ -37,58 +38,6 @@ static unsigned hash(const char *s, size_t len)
 {
     const unsigned char *u = (const unsigned char *)s;
     return ((unsigned)len * 3 + u[0] * 5u + u[len / 2] * 11u + u[len - 1] * 17u) % SLOTS;
-}
-
-/* ---- Messages ---- */
-
-/* Appends what is fit to print; the buffer always keeps room for the rest of the sentence. */
-static size_t append(char *to, size_t used, size_t size, const char *s)
-{
-    for (; *s != '\0' && used + 1 < size; s++) {
-        to[used++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
-    }
-    to[used] = '\0';
-    return used;
-}
-
-static size_t append_place(char *to, size_t used, size_t size, const struct e2b_place *at)
-{
-    char index[32];
-
-    if (at == NULL) return used;
-    used = append_place(to, used, size, at->up);
-    if (at->key == NULL) {
-        snprintf(index, sizeof index, "[%lu]", (unsigned long)at->index);
-        return append(to, used, size, index);
-    }
-    if (used > 0) used = append(to, used, size, ".");
-    return append(to, used, size, at->key);
-}
-
-size_t e2b_explain(char *to, const struct e2b_place *at, const char *what)
-{
-    size_t used = append_place(to, 0, E2B_MESSAGE_SIZE - 120, at);
-    if (used > 0)
-        used = append(to, used, E2B_MESSAGE_SIZE, ": ");
-    return append(to, used, E2B_MESSAGE_SIZE, what);
-}
-
-size_t e2b_explain_type(char *to, const struct e2b_place *at, const char *expected, lua_State *L, int index)
-{
-    static const char *const names[] = {"nothing", "a boolean", "a userdata", "a number", "a string"};
-    int type = lua_type(L, index);
-    const char *got = "a function or a thread";
-    char what[120];
-
-    if (type == LUA_TTABLE) {
-        got = lua_rawlen(L, index) > 0 ? "a list" : "an object";
-    } else if (type == LUA_TUSERDATA) {
-        got = "a userdata";
-    } else if (type >= 0 && type <= LUA_TSTRING) {
-        got = names[type];
-    }
-    snprintf(what, sizeof what, "%s expected, got %s", expected, got);
-    return e2b_explain(to, at, what);
 }
 
 static int complain(struct walk *w, const struct e2b_place *at, const char *what)
@@ -123,54 +72,62 @@ static int make_whole(lua_State *L)
     return 0;
 }
 
+static void clean(lua_State *L);
+
+static void clean_list(lua_State *L, size_t n)
+{
+    int list = lua_gettop(L);
+    size_t i, kept = 0;
+
+    for (i = 1; i <= n; i++) {
+        int type, changed = 0;
+
+        lua_rawgeti(L, list, (int)i);
+        type = lua_type(L, -1);
+        if (type == LUA_TLIGHTUSERDATA) {
+            lua_pop(L, 1);
+            continue;
+        }
+        if (type == LUA_TTABLE)
+            clean(L);
+        else if (type == LUA_TNUMBER)
+            changed = make_whole(L);
+        if (++kept != i || changed)
+            lua_rawseti(L, list, (int)kept);
+        else
+            lua_pop(L, 1);
+    }
+    for (; n > kept; n--) {
+        lua_pushnil(L);
+        lua_rawseti(L, list, (int)n);
+    }
+}
+
 /* Takes nulls out of the table on top and makes its whole numbers integers, all the way down. The depth is bounded
  * by the parser's. */
 static void clean(lua_State *L)
 {
     int table = lua_gettop(L);
-    size_t n = lua_rawlen(L, table), i, kept = 0;
+    size_t n = lua_rawlen(L, table);
 
     luaL_checkstack(L, 6, "JSON");
     if (n > 0) {
-        for (i = 1; i <= n; i++) {
-            int changed = 0;
-            lua_rawgeti(L, table, (int)i);
-            switch (lua_type(L, -1)) {
-            case LUA_TLIGHTUSERDATA: lua_pop(L, 1); continue;
-            case LUA_TNUMBER: changed = make_whole(L); break;
-            case LUA_TTABLE: clean(L); break;
-            default: break;
-            }
-            if (++kept != i || changed) {
-                lua_rawseti(L, table, (int)kept);
-            } else {
-                lua_pop(L, 1);
-            }
-        }
-        while (n > kept) {
-            lua_pushnil(L);
-            lua_rawseti(L, table, (int)n--);
-        }
+        clean_list(L, n);
         return;
     }
     lua_pushnil(L);
     while (lua_next(L, table)) {
-        switch (lua_type(L, -1)) {
-        case LUA_TLIGHTUSERDATA:
+        int type = lua_type(L, -1);
+
+        if (type == LUA_TTABLE) {
+            clean(L);
+        } else if (type == LUA_TLIGHTUSERDATA || (type == LUA_TNUMBER && make_whole(L))) {
             lua_pushvalue(L, -2);
-            lua_pushnil(L);
-            lua_rawset(L, table);
-            break;
-        case LUA_TNUMBER:
-            if (make_whole(L)) {
+            if (type == LUA_TNUMBER)
                 lua_pushvalue(L, -2);
-                lua_insert(L, -2);
-                lua_rawset(L, table);
-                continue;
-            }
-            break;
-        case LUA_TTABLE: clean(L); break;
-        default: break;
+            else
+                lua_pushnil(L);
+            lua_rawset(L, table);
         }
         lua_pop(L, 1);
     }
@@ -180,52 +137,108 @@ static const struct page *find_page(struct walk *w, const e2b_shape *shape)
 {
     lua_State *L = w->L;
     struct page *page = &w->book->page[shape->id];
-    int i;
+    int i, at;
 
-    if (page->known) return page;
+    if (page->known)
+        return page;
     memset(page, 0, sizeof *page);
-    page->names = (int)lua_rawlen(L, w->names) + 1;
+    page->names = at = (int)lua_rawlen(L, w->names) + 1;
+    page->same = 1;
     for (i = 0; shape->fields[i].wire != NULL; i++) {
         const e2b_field *field = &shape->fields[i];
+        const char *name = field->name != NULL ? field->name : field->wire;
         unsigned h = hash(field->wire, field->wire_len);
-        while (page->slot[h] != 0) h = (h + 1) % SLOTS;
+
+        while (page->slot[h] != 0)
+            h = (h + 1) % SLOTS;
         page->slot[h] = (unsigned char)(i + 1);
-        if (field->flags & E2B_REQUIRED) page->required |= 1ull << i;
-        lua_pushstring(L, field->name != NULL ? field->name : field->wire);
-        lua_rawseti(L, w->names, page->names + i);
+        if (field->flags & E2B_REQUIRED)
+            page->required |= 1ull << i;
+        /* Fields that may be read twice without harm: read_same gives up in the middle. */
+        if (strcmp(field->wire, name) != 0 || field->flags != 0 || field->shape->kind > E2B_ANY ||
+            field->shape->kind == E2B_TIME)
+            page->same = 0;
+        lua_pushstring(L, name);
+        lua_rawseti(L, w->names, at++);
+    }
+    for (i = 0; shape->fields[i].wire != NULL; i++) {
+        lua_pushstring(L, shape->fields[i].wire);
+        page->wire[i] = lua_tostring(L, -1);
+        lua_rawseti(L, w->names, at++);
     }
     page->known = 1;
     return page;
 }
 
-/* The number of the field with that wire name, or -1. */
+/* The number of the field with that wire name, or -1. Short strings are interned in every Lua, so the first comparison
+ * is nearly always enough. */
 static int find_field(const struct page *page, const e2b_field *fields, const char *key, size_t len)
 {
     unsigned h;
     int i;
 
-    if (len == 0) return -1;
+    if (len == 0)
+        return -1;
     for (h = hash(key, len); (i = page->slot[h]) != 0; h = (h + 1) % SLOTS) {
-        if (fields[i - 1].wire_len == len && memcmp(fields[i - 1].wire, key, len) == 0) return i - 1;
+        if (page->wire[i - 1] == key)
+            return i - 1;
+        if (fields[i - 1].wire_len == len && memcmp(fields[i - 1].wire, key, len) == 0)
+            return i - 1;
     }
     return -1;
 }
 
-static int read_value(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size);
-
-static int read_time(struct walk *w, const struct e2b_place *at)
+/* Makes the string, number or boolean on top what its shape says; nil when it is an empty text or null. */
+static inline int read_scalar(struct walk *w, e2b_kind kind, const struct e2b_place *at)
 {
     lua_State *L = w->L;
-    size_t len;
-    const char *s;
-    long long seconds;
+    int type = lua_type(L, -1);
 
-    if (lua_type(L, -1) != LUA_TSTRING) return mismatch(w, at, "a time");
-    s = lua_tolstring(L, -1, &len);
-    if (!e2b_time_parse(s, len, &seconds)) return complain(w, at, "this is not an RFC 3339 time");
-    lua_pop(L, 1);
-    e2b_pushwhole(L, seconds);
-    return 1;
+    if (type == LUA_TSTRING && kind == E2B_STRING)
+        return 1;
+    if (type == LUA_TSTRING && kind == E2B_TEXT) {
+        if (lua_rawlen(L, -1) == 0) {
+            lua_pop(L, 1);
+            lua_pushnil(L);
+        }
+        return 1;
+    }
+    if (type == LUA_TSTRING && kind == E2B_TIME) {
+        size_t len;
+        const char *s = lua_tolstring(L, -1, &len);
+        long long seconds;
+
+        if (!e2b_time_parse(s, len, &seconds))
+            return complain(w, at, "this is not an RFC 3339 time");
+        lua_pop(L, 1);
+        e2b_pushwhole(L, seconds);
+        return 1;
+    }
+    if (type == LUA_TNUMBER && kind >= E2B_NUMBER && kind <= E2B_EPOCH) {
+        make_whole(L);
+        return 1;
+    }
+    if (type == LUA_TBOOLEAN && kind == E2B_BOOL)
+        return 1;
+    if (type == LUA_TLIGHTUSERDATA) {
+        lua_pop(L, 1);
+        lua_pushnil(L);
+        return 1;
+    }
+    return mismatch(w, at,
+                    kind == E2B_BOOL   ? "a boolean"
+                    : kind == E2B_TIME ? "a time"
+                    : kind <= E2B_TEXT ? "a string"
+                                       : "a number");
+}
+
+static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size);
+
+/* Puts the value on top right; nil when it is not there. On failure the message is in the walk and the stack is
+ * anything. `size` is read_object's, or NULL. */
+static inline int read_value(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size)
+{
+    return shape->kind < E2B_ANY ? read_scalar(w, shape->kind, at) : read_table(w, shape, at, size);
 }
 
 /* Puts the key and the value on top, of a field no shape knows, into `extra`. */
@@ -234,9 +247,11 @@ static void keep_extra(struct walk *w, int *extra, int to)
     lua_State *L = w->L;
     int value = lua_gettop(L);
 
-    if (lua_type(L, value) == LUA_TLIGHTUSERDATA) return;
-    if (lua_type(L, value) == LUA_TTABLE) clean(L);
-    lua_pushstring(L, "extra");
+    if (lua_type(L, value) == LUA_TLIGHTUSERDATA)
+        return;
+    if (lua_type(L, value) == LUA_TTABLE)
+        clean(L);
+    lua_pushliteral(L, "extra");
     if (!*extra) {
         *extra = 1;
         lua_createtable(L, 0, 1);
@@ -249,9 +264,58 @@ static void keep_extra(struct walk *w, int *extra, int to)
     }
     lua_pushvalue(L, value - 1);
     lua_pushvalue(L, value);
-    if (lua_type(L, -1) == LUA_TNUMBER) make_whole(L);
+    if (lua_type(L, -1) == LUA_TNUMBER)
+        make_whole(L);
     lua_rawset(L, -3);
     lua_settop(L, value);
+}
+
+static int check_required(struct walk *w, const e2b_shape *shape, unsigned long long missing, struct e2b_place *at)
+{
+    int i = 0;
+
+    if (missing == 0)
+        return 1;
+    while (!(missing & (1ull << i)))
+        i++;
+    at->key = shape->fields[i].wire;
+    return complain(w, at, "this field is missing");
+}
+
+/* An object whose fields keep their names stays the table it is. -1: it has fields that no shape knows. */
+static int read_same(struct walk *w, const e2b_shape *shape, const struct page *page, const struct e2b_place *up)
+{
+    lua_State *L = w->L;
+    int table = lua_gettop(L);
+    unsigned long long seen = 0;
+    struct e2b_place at = {up, NULL, 0};
+
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        size_t len;
+        const e2b_shape *type;
+        int i;
+
+        at.key = lua_tolstring(L, -2, &len);
+        i = find_field(page, shape->fields, at.key, len);
+        if (i < 0) {
+            lua_settop(L, table);
+            return -1;
+        }
+        type = shape->fields[i].shape;
+        if (!read_value(w, type, &at, NULL))
+            return 0;
+        if (!lua_isnil(L, -1))
+            seen |= 1ull << i;
+        if (type->kind == E2B_STRING && !lua_isnil(L, -1)) {
+            lua_pop(L, 1); /* it is what it was */
+        } else {
+            lua_pushvalue(L, -2);
+            lua_insert(L, -2);
+            lua_rawset(L, table);
+        }
+    }
+    return check_required(w, shape, page->required & ~seen, &at);
 }
 
 /* `size` is how many fields the new table is made for and, afterwards, how many it has: rows of a page are alike. */
@@ -261,11 +325,17 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
     int from = lua_gettop(L), to = from + 1, extra = 0, count = 0;
     unsigned long long seen = 0;
     const struct page *page;
-    struct e2b_place at;
+    struct e2b_place at = {up, NULL, 0};
 
     luaL_checkstack(L, 12, "JSON");
+    if (lua_rawlen(L, from) > 0) /* all keys of a decoded table are of one type */
+        return mismatch(w, up, "an object");
     page = find_page(w, shape);
-    at.up = up;
+    if (page->same) {
+        int done = read_same(w, shape, page, up);
+        if (done >= 0)
+            return done;
+    }
     lua_createtable(L, 0, *size);
     lua_pushnil(L);
     while (lua_next(L, from)) {
@@ -273,10 +343,6 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
         size_t len;
         int i;
 
-        if (lua_type(L, -2) != LUA_TSTRING) {
-            lua_settop(L, from);
-            return mismatch(w, up, "an object");
-        }
         at.key = lua_tolstring(L, -2, &len);
         i = find_field(page, shape->fields, at.key, len);
         if (i < 0) {
@@ -285,11 +351,12 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
             continue;
         }
         field = &shape->fields[i];
-        if (lua_type(L, -1) == LUA_TLIGHTUSERDATA || (field->flags & E2B_DROPPED)) {
+        if (field->flags & E2B_DROPPED) {
             lua_pop(L, 1);
             continue;
         }
-        if (!read_value(w, field->shape, &at, NULL)) return 0;
+        if (!read_value(w, field->shape, &at, NULL))
+            return 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
             continue;
@@ -297,29 +364,21 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
         seen |= 1ull << i;
         lua_rawgeti(L, w->names, page->names + i);
         if (field->flags & E2B_FALLBACK) {
-            int taken;
             lua_pushvalue(L, -1);
             lua_rawget(L, to);
-            taken = !lua_isnil(L, -1);
-            lua_pop(L, 1);
-            if (taken) {
-                lua_pop(L, 2);
+            if (!lua_isnil(L, -1)) {
+                lua_pop(L, 3);
                 continue;
             }
+            lua_pop(L, 1);
         }
         lua_insert(L, -2);
         lua_rawset(L, to);
         count++;
     }
-    if ((seen & page->required) != page->required) {
-        int i = 0;
-        while (!(page->required & ~seen & (1ull << i))) i++;
-        at.key = shape->fields[i].wire;
-        return complain(w, &at, "this field is missing");
-    }
     *size = count + extra;
     lua_replace(L, from);
-    return 1;
+    return check_required(w, shape, page->required & ~seen, &at);
 }
 
 static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_place *up)
@@ -327,7 +386,7 @@ static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_pl
     lua_State *L = w->L;
     int list = lua_gettop(L), size = 8;
     size_t n = lua_rawlen(L, list), i, kept = 0;
-    struct e2b_place at;
+    struct e2b_place at = {up, NULL, 0};
 
     luaL_checkstack(L, 6, "JSON");
     if (n == 0) {
@@ -338,17 +397,15 @@ static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_pl
         }
         return 1; /* {} and [] can't be told apart here */
     }
-    at.up = up;
-    at.key = NULL;
     for (i = 1; i <= n; i++) {
         at.index = i;
         lua_rawgeti(L, list, (int)i);
-        if (!read_value(w, shape->item, &at, &size)) return 0;
-        if (lua_isnil(L, -1)) {
+        if (!read_value(w, shape->item, &at, &size))
+            return 0;
+        if (lua_isnil(L, -1))
             lua_pop(L, 1);
-        } else {
+        else
             lua_rawseti(L, list, (int)++kept);
-        }
     }
     for (; n > kept; n--) {
         lua_pushnil(L);
@@ -361,22 +418,20 @@ static int read_map(struct walk *w, const e2b_shape *shape, const struct e2b_pla
 {
     lua_State *L = w->L;
     int map = lua_gettop(L);
-    struct e2b_place at;
+    struct e2b_place at = {up, NULL, 0};
 
+    if (lua_rawlen(L, map) > 0)
+        return mismatch(w, up, "an object");
+    if (shape->item->kind == E2B_ANY) {
+        clean(L);
+        return 1;
+    }
     luaL_checkstack(L, 6, "JSON");
-    at.up = up;
     lua_pushnil(L);
     while (lua_next(L, map)) {
-        if (lua_type(L, -2) != LUA_TSTRING) {
-            lua_settop(L, map);
-            return mismatch(w, up, "an object");
-        }
-        if (lua_type(L, -1) == LUA_TSTRING && shape->item->kind == E2B_ANY) {
-            lua_pop(L, 1);
-            continue;
-        }
         at.key = lua_tostring(L, -2);
-        if (!read_value(w, shape->item, &at, NULL)) return 0;
+        if (!read_value(w, shape->item, &at, NULL))
+            return 0;
         lua_pushvalue(L, -2);
         lua_insert(L, -2);
         lua_rawset(L, map);
@@ -384,49 +439,30 @@ static int read_map(struct walk *w, const e2b_shape *shape, const struct e2b_pla
     return 1;
 }
 
-/* Puts the value on top right; nil when it is not there. On failure the message is in the walk and the stack is
- * anything. `size` is read_object's, or NULL. */
-static int read_value(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size)
+static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size)
 {
     lua_State *L = w->L;
-    int type = lua_type(L, -1), own_size = 4;
+    int type = lua_type(L, -1), own_size = 8;
 
     if (type == LUA_TLIGHTUSERDATA) {
         lua_pop(L, 1);
         lua_pushnil(L);
         return 1;
     }
-    switch (shape->kind) {
-    case E2B_ANY:
-        if (type == LUA_TTABLE) clean(L);
-        if (type == LUA_TNUMBER) make_whole(L);
+    if (shape->kind == E2B_ANY) {
+        if (type == LUA_TTABLE)
+            clean(L);
+        else if (type == LUA_TNUMBER)
+            make_whole(L);
         return 1;
-    case E2B_STRING: return type == LUA_TSTRING ? 1 : mismatch(w, at, "a string");
-    case E2B_TEXT:
-        if (type != LUA_TSTRING) return mismatch(w, at, "a string");
-        if (lua_rawlen(L, -1) == 0) {
-            lua_pop(L, 1);
-            lua_pushnil(L);
-        }
-        return 1;
-    case E2B_BOOL: return type == LUA_TBOOLEAN ? 1 : mismatch(w, at, "a boolean");
-    case E2B_NUMBER:
-    case E2B_WHOLE:
-    case E2B_SECONDS:
-    case E2B_EPOCH:
-        if (type != LUA_TNUMBER) return mismatch(w, at, "a number");
-        make_whole(L);
-        return 1;
-    case E2B_TIME: return read_time(w, at);
-    case E2B_LIST: return type == LUA_TTABLE ? read_list(w, shape, at) : mismatch(w, at, "a list");
-    case E2B_MAP:
-    case E2B_PAIRS: return type == LUA_TTABLE ? read_map(w, shape, at) : mismatch(w, at, "an object");
-    case E2B_SWITCH:
-    case E2B_OBJECT:
-        if (type != LUA_TTABLE) return mismatch(w, at, "an object");
-        return read_object(w, shape, at, size != NULL ? size : &own_size);
     }
-    return complain(w, at, "unknown kind of field");
+    if (type != LUA_TTABLE)
+        return mismatch(w, at, shape->kind == E2B_LIST ? "a list" : "an object");
+    if (shape->kind == E2B_LIST)
+        return read_list(w, shape, at);
+    if (shape->kind == E2B_MAP || shape->kind == E2B_PAIRS)
+        return read_map(w, shape, at);
+    return read_object(w, shape, at, size != NULL ? size : &own_size);
 }
 
 int e2b_shape_read(lua_State *L, const e2b_shape *shape)
@@ -442,7 +478,8 @@ int e2b_shape_read(lua_State *L, const e2b_shape *shape)
     w.names = value + 1;
     lua_pushvalue(L, value);
     done = read_value(&w, shape, NULL, &size);
-    if (!done) lua_pushstring(L, w.message);
+    if (!done)
+        lua_pushstring(L, w.message);
     lua_replace(L, value);
     lua_settop(L, value);
     return done;

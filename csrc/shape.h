@@ -10,15 +10,15 @@
 #endif
 
 typedef enum e2b_kind {
-    E2B_ANY,     /* any JSON value */
     E2B_STRING,  /* a string */
     E2B_TEXT,    /* a string; an empty one counts as absent */
     E2B_BOOL,    /* true or false */
+    E2B_TIME,    /* seconds since the epoch in Lua, RFC 3339 on the wire */
     E2B_NUMBER,  /* a number; whole ones are integers where the Lua has them */
     E2B_WHOLE,   /* the same; requests carry whole ones only */
     E2B_SECONDS, /* a number of seconds; requests carry whole ones, rounded up */
     E2B_EPOCH,   /* seconds since the epoch as a number; requests carry whole ones, rounded down */
-    E2B_TIME,    /* seconds since the epoch in Lua, RFC 3339 on the wire */
+    E2B_ANY,     /* any JSON value; from here on tables are expected */
     E2B_OBJECT,  /* an object with the fields of its shape */
     E2B_LIST,    /* an array of `item` */
     E2B_MAP,     /* an object whose keys are the user's, values are `item` */

@@ -281,8 +281,11 @@ static int write_value(struct walk *w, const e2b_shape *shape, const struct e2b_
     int type = lua_type(L, -1);
 
     if (type == LUA_TTABLE) {
-        if (++depth > E2B_MAX_DEPTH)
+        if (++depth > E2B_MAX_DEPTH) {
+            while (at != NULL && at->up != NULL)
+                at = at->up;
             return complain(w, at, "nested deeper than 100 levels (or a table that contains itself)");
+        }
         luaL_checkstack(L, 10, "request");
     }
     switch (shape->kind) {
