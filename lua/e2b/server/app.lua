@@ -1,5 +1,5 @@
 --- What the server does with a request: routing, authentication, limits, test switches.
--- A request is `{ method, path, query_string, headers, body, connection }`; the answer is a reply (see e2b.server.reply).
+-- A request is `{ method, path, query_string, headers, body, connection }`; the answer is a reply (e2b.server.reply).
 -- @module e2b.server.app
 
 local cqueues = require("cqueues")
@@ -15,7 +15,8 @@ local traffic = require("e2b.server.platform.traffic")
 local app = {}
 app.__index = app
 
-local EXPOSED = "X-Next-Token, X-Total-Running, X-E2B-Trace-ID, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After"
+local EXPOSED = "X-Next-Token, X-Total-Running, X-E2B-Trace-ID, RateLimit-Limit, RateLimit-Remaining, "
+  .. "RateLimit-Reset, Retry-After"
 
 ---@param options table the server's options
 ---@param spawn fun(fn: function) runs a function as a coroutine of the server

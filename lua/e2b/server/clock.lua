@@ -51,7 +51,8 @@ local function days_of(year, month, day)
   local era = math.floor(year / 400)
   local year_of_era = year - era * 400
   local day_of_year = math.floor((153 * (month - 3) + 2) / 5) + day - 1
-  return era * 146097 + year_of_era * 365 + math.floor(year_of_era / 4) - math.floor(year_of_era / 100) + day_of_year - 719468
+  local leap_days = math.floor(year_of_era / 4) - math.floor(year_of_era / 100)
+  return era * 146097 + year_of_era * 365 + leap_days + day_of_year - 719468
 end
 
 local function civil_of(days)

@@ -16,7 +16,8 @@ local MAX_BYTES = 16 * 1024 * 1024
 
 -- Never written down: the log is printed by failing specs.
 local SECRET = {
-  ["x-api-key"] = true, authorization = true, ["x-access-token"] = true, cookie = true, ["e2b-traffic-access-token"] = true,
+  ["x-api-key"] = true, authorization = true, ["x-access-token"] = true, cookie = true,
+  ["e2b-traffic-access-token"] = true,
 }
 
 ---@param owner table the app
@@ -43,7 +44,8 @@ function control:record(request, answer)
   local body = json.clean(request.body:sub(1, MAX_BODY))
   self.entries[self.last] = {
     method = request.method, path = request.path, query = request.query_string, headers = headers, body = body,
-    body_bytes = #request.body, status = answer.status or 0, connection = request.connection, at = clock.now() / clock.SECOND,
+    body_bytes = #request.body, status = answer.status or 0, connection = request.connection,
+    at = clock.now() / clock.SECOND,
   }
   self.bytes = self.bytes + #body
   while self.last - self.first >= MAX_ENTRIES or self.bytes > MAX_BYTES do forget_oldest(self) end

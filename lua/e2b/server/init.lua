@@ -19,9 +19,9 @@
 --   method, path (its beginning), delay (seconds before it), drop (cut the connection instead of answering) }`;
 --   several queue up; one with only `delay` delays the real answer
 --
--- A row of `requests()` (also `GET /_control/requests`): method, path, query, headers (names in lower case, keys hidden),
--- body (at most 64 KiB), body_bytes, status, connection (a number: which connection it came on), at (epoch seconds).
--- Requests to `/_control/` are not in it. The last 5,000 are kept; `requests()` answers their total number too.
+-- A row of `requests()` (also `GET /_control/requests`): method, path, query, headers (names in lower case, keys
+-- hidden), body (at most 64 KiB), body_bytes, status, connection (a number: which connection it came on), at (epoch
+-- seconds). Requests to `/_control/` are not in it. The last 5,000 are kept; the second result is their total number.
 -- @module e2b.server
 
 local json = require("e2b.server.json")
@@ -67,9 +67,9 @@ local function rate(value)
 end
 
 local KNOWN = {
-  api_key = true, api_keys = true, host = true, port = true, rate_limit = true, max_sandboxes = true, max_timeout = true,
-  latency = true, transition = true, keep_alive = true, no_v2 = true, no_resume = true, ignore_filters = true,
-  control = true, log = true, lua = true,
+  api_key = true, api_keys = true, host = true, port = true, rate_limit = true, max_sandboxes = true,
+  max_timeout = true, latency = true, transition = true, keep_alive = true, no_v2 = true, no_resume = true,
+  ignore_filters = true, control = true, log = true, lua = true,
 }
 
 local function child_options(options, keys)
@@ -97,9 +97,10 @@ local function command(options, answers)
 end
 
 ---Starts a private server in its own process.
----@param options table|nil `port` (0), `host`, `api_key` (a random one), `api_keys` (a list, each a team of its own), `rate_limit`
----  ("requests/seconds"), `max_sandboxes`, `max_timeout` (s), `latency` (s), `transition` (s), `keep_alive` (s), `no_v2`,
----  `no_resume` (true or a status), `ignore_filters`, `control` (true), `log`, `lua` (interpreter)
+---@param options table|nil `port` (0), `host`, `api_key` (a random one), `api_keys` (a list, each a team of its own),
+---  `rate_limit` ("requests/seconds"), `max_sandboxes`, `max_timeout` (s), `latency` (s), `transition` (s),
+---  `keep_alive` (s), `no_v2` and `no_resume` (true or a status), `ignore_filters`, `control` (true), `log`, `lua`
+---  (the interpreter: the one that runs this)
 ---@return table server `url`, `api_key`, `env`, `pid`, and the methods `stop`, `set`, `requests`, `clear`
 function server.start(options)
   options = options or {}
@@ -108,11 +109,11 @@ function server.start(options)
   local stub = os.tmpname()
   local answers = stub .. ".answers"
   os.execute("mkfifo -m 600 " .. shell_quote(answers))
-  -- A pipe to its standard input: the server ends when the pipe does, and the pipe ends with this process, however it ends.
+  -- A pipe to its standard input: the server ends when the pipe does, and the pipe ends with this process.
   local pipe = assert(io.popen(command(options, answers), "w"))
   pipe:write(setup, "\n")
   pipe:flush()
-  -- The shell holds the other end from its first moment: this waits for the first line, or for the end of a failed start.
+  -- The shell holds the other end from its first moment: this waits for the first line, or for the end of a failure.
   local input, message = io.open(answers, "r")
   local pid = input and input:read("*l")
   local url = input and (input:read("*l") or ""):match("^listening on (.+)$")

@@ -1,6 +1,6 @@
 --- JSON for the local server.
--- The server must tell `{}` from `[]`, an absent field from `null` and `300` from `300.0`, because the service it stands in
--- for does; and a codec of its own keeps a fault in the client's codec from cancelling itself out in the specs.
+-- The server must tell `{}` from `[]`, an absent field from `null` and `300` from `300.0`, because the service it
+-- stands in for does; and a codec of its own keeps a fault in the client's from cancelling itself out in the specs.
 -- @module e2b.server.json
 
 local json = {}
@@ -52,7 +52,9 @@ end
 
 -- ---------------------------------------------------------------- writing
 
-local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+local escapes = {
+  ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
+}
 
 local function escape(char)
   return escapes[char] or string.format("\\u%04x", char:byte())

@@ -59,6 +59,9 @@ function limits:take(key)
     headers[#headers + 1] = "retry-after"
     -- The service rounds down, but never below one second.
     headers[#headers + 1] = string.format("%d", math.max(1, math.floor(wait)))
+    -- The newest SDKs ask this header first, and without it repeat every 429.
+    headers[#headers + 1] = "should-retry"
+    headers[#headers + 1] = "true"
   end
   return allowed, headers
 end

@@ -65,7 +65,9 @@ local with_value = {
   ["--rate-limit"] = function(options, value)
     local count, seconds = value:match("^(%d+)/(%d+%.?%d*)$")
     count, seconds = tonumber(count), tonumber(seconds)
-    if not count or count < 1 or seconds <= 0 then return "--rate-limit must look like 10/1: requests, slash, seconds" end
+    if not count or count < 1 or seconds <= 0 then
+      return "--rate-limit must look like 10/1: requests, slash, seconds"
+    end
     options.rate_limit = { count, seconds }
   end,
   ["--max-sandboxes"] = whole_option("--max-sandboxes", "max_sandboxes"),
@@ -144,7 +146,8 @@ local function announce(options, url)
   end
   io.stdout:flush()
   if not is_loopback(options.host) then
-    io.stderr:write("e2b-server: warning: ", options.host, " is not loopback: others on the network can reach this server\n")
+    io.stderr:write("e2b-server: warning: ", options.host,
+      " is not loopback: others on the network can reach this server\n")
   end
 end
 

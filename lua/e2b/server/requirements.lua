@@ -1,6 +1,6 @@
 --- Makes lua-http loadable on this Lua.
--- Debian puts the pure-Lua files of lua-http and its kin into the folders of only some Lua versions. They run on all: the
--- other versions' folders are appended to the path, last, so that nothing made for this Lua is hidden.
+-- Debian puts the pure-Lua files of lua-http and its kin into the folders of only some Lua versions. They run on all:
+-- the other versions' folders are appended to the path, last, so that nothing made for this Lua is hidden.
 -- @module e2b.server.requirements
 
 local requirements = {}

@@ -8,9 +8,15 @@ local validation = {}
 
 local INT32_MAX = 2147483647
 
+local BODY = "validation error: request body has an error"
+
 local function refuse(where, what)
-  reply.raise(400, string.format(
-    "validation error: request body has an error: doesn't match schema: Error at \"%s\": %s", where == "" and "/" or where, what))
+  reply.raise(400, string.format("%s: doesn't match schema: Error at \"%s\": %s", BODY,
+    where == "" and "/" or where, what))
+end
+
+local function not_one_of(allowed)
+  return 'value is not one of the allowed values ["' .. table.concat(allowed, '","') .. '"]'
 end
 
 local check
@@ -26,7 +32,7 @@ function checks.string(schema, value, where)
     for _, allowed in ipairs(schema.enum) do
       if allowed == value then return end
     end
-    refuse(where, 'value is not one of the allowed values ["' .. table.concat(schema.enum, '","') .. '"]')
+    refuse(where, not_one_of(schema.enum))
   end
 end
 
@@ -79,16 +85,16 @@ function validation.body(request, schema, optional)
   local raw = request.body
   if raw == "" then
     if optional then return {} end
-    reply.raise(400, "validation error: request body has an error: value is required but missing")
+    reply.raise(400, BODY .. ": value is required but missing")
   end
   local kind = (request.headers["content-type"] or ""):match("^%s*([^;%s]*)"):lower()
   if kind ~= "application/json" then
-    reply.raise(400, string.format('validation error: request body has an error: header Content-Type has unexpected value "%s"',
+    reply.raise(400, string.format('%s: header Content-Type has unexpected value "%s"', BODY,
       request.headers["content-type"] or ""))
   end
   local value, message = json.decode(raw)
   if value == nil then
-    reply.raise(400, "validation error: request body has an error: failed to decode request body: " .. message)
+    reply.raise(400, BODY .. ": failed to decode request body: " .. message)
   end
   check(schema, value, "")
   for name, field in pairs(value) do
@@ -138,7 +144,7 @@ function validation.query_words(request, name, allowed)
     local known = false
     for _, each in ipairs(allowed) do known = known or each == word end
     if not known then
-      validation.query_problem(name, 'value is not one of the allowed values ["' .. table.concat(allowed, '","') .. '"]')
+      validation.query_problem(name, not_one_of(allowed))
     end
     set[word] = true
   end

@@ -5,6 +5,7 @@ local hmac = require("openssl.hmac")
 local random = require("openssl.rand")
 local router = require("e2b.server.router")
 local text = require("e2b.server.text")
+local idempotency = require("e2b.server.platform.idempotency")
 local lifecycle = require("e2b.server.platform.lifecycle")
 local listing = require("e2b.server.platform.listing")
 local metrics = require("e2b.server.platform.metrics")
@@ -25,6 +26,7 @@ function platform.new(options, spawn)
     options = options,
     templates = templates.load(),
     volumes = volumes.new(),
+    idempotency = idempotency.new(),
     store = store.new(options, spawn),
     -- Derived from the id and a secret of this process: the same after a pause, not to be guessed.
     token = function(purpose, id)

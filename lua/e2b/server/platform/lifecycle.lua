@@ -42,7 +42,7 @@ local function pause(state)
     if sandbox.state == "paused" then
       reply.raise(409, string.format('Sandbox "%s" is already paused', id))
     elseif sandbox.state == "pausing" then
-      state.store:wait(sandbox)
+      state.store.wait(sandbox)
     else
       state.store:pause(sandbox, body.memory ~= false)
     end
@@ -64,7 +64,7 @@ local function resume(state)
     local body = validation.body(request, RESUME, true)
     local sandbox, id = sandboxes.get(state, request)
     if sandbox.state == "pausing" then
-      state.store:wait(sandbox)
+      state.store.wait(sandbox)
       sandbox = still(state, request, id)
     end
     if sandbox.state ~= "paused" then
@@ -95,7 +95,7 @@ local function connect(state, schema, default_timeout)
     while sandbox.state == "pausing" or sandbox.state == "snapshotting" do
       waits = waits + 1
       if waits > MAX_WAITS then in_transition(id, sandbox) end
-      state.store:wait(sandbox)
+      state.store.wait(sandbox)
       sandbox = still(state, request, id)
     end
     if sandbox.state == "paused" then return start_again(state, request, sandbox, seconds) end

@@ -8,15 +8,11 @@ local network = {}
 
 local string_list = { type = "array", items = { type = "string" } }
 
+local transform = { type = "object", fields = { headers = { type = "object", map = { type = "string" } } } }
+
 local rules = {
   type = "object",
-  map = {
-    type = "array",
-    items = {
-      type = "object",
-      fields = { transform = { type = "object", fields = { headers = { type = "object", map = { type = "string" } } } } },
-    },
-  },
+  map = { type = "array", items = { type = "object", fields = { transform = transform } } },
 }
 
 local proxy = {
@@ -108,7 +104,9 @@ local function check_rules(map)
         reply.raise(400, string.format("Invalid value of header '%s' in the rule for '%s'", name, domain))
       end
     end
-    if headers > 20 then reply.raise(400, string.format("At most 20 headers are allowed in the rule for '%s'", domain)) end
+    if headers > 20 then
+      reply.raise(400, string.format("At most 20 headers are allowed in the rule for '%s'", domain))
+    end
     if references > 32 then
       reply.raise(400, string.format("At most 32 secret references are allowed in the rule for '%s'", domain))
     end
@@ -133,7 +131,8 @@ end
 function network.check(settings)
   for _, entry in ipairs(settings.denyOut or {}) do
     if not is_address(entry) then
-      reply.raise(400, string.format("Invalid denied address '%s': only IP addresses and CIDR blocks can be denied", entry))
+      reply.raise(400, string.format("Invalid denied address '%s': only IP addresses and CIDR blocks can be denied",
+        entry))
     end
   end
   local domains, everything = false, false
@@ -182,7 +181,10 @@ function network.shown(settings)
   if egress == json.null then
     shown.egressProxy = nil
   elseif egress then
-    shown.egressProxy = { address = egress.address, username = egress.username }
+    shown.egressProxy = {}
+    for name, value in pairs(egress) do
+      if name ~= "password" then shown.egressProxy[name] = value end
+    end
   end
   if settings.rules then
     shown.rules = {}

@@ -24,15 +24,17 @@ local NEW_SANDBOX = {
   required = { "templateID" },
   fields = {
     templateID = { type = "string" }, timeout = { type = "integer", min = 0 }, autoPause = boolean,
-    autoPauseMemory = boolean, autoResume = { type = "object", required = { "enabled" }, fields = { enabled = boolean } },
-    secure = boolean, allow_internet_access = boolean, network = network.config, metadata = string_map, envVars = string_map,
+    autoPauseMemory = boolean, secure = boolean, allow_internet_access = boolean, network = network.config,
+    autoResume = { type = "object", required = { "enabled" }, fields = { enabled = boolean } },
+    metadata = string_map, envVars = string_map,
     mcp = { type = "object", nullable = true },
     iam = { type = "object", fields = { tokens = { type = "object", map = {
       type = "object", required = { "audience", "tokenType" },
       fields = { audience = { type = "string" }, tokenType = { type = "string" } },
     } } } },
     volumeMounts = { type = "array", items = {
-      type = "object", required = { "name", "path" }, fields = { name = { type = "string" }, path = { type = "string" } },
+      type = "object", required = { "name", "path" },
+      fields = { name = { type = "string" }, path = { type = "string" } },
     } },
   },
 }
@@ -90,7 +92,8 @@ function sandboxes.check_quota(state, team, more)
   local limit = state.options.max_sandboxes
   if limit and state.store:running(team) + more > limit then
     reply.raise(429, string.format("you have reached the maximum number of concurrent E2B sandboxes (%d). "
-      .. "If you need more, please contact us at 'https://e2b.dev/docs/getting-help'", limit))
+      .. "If you need more, please contact us at 'https://e2b.dev/docs/getting-help'", limit), nil,
+      { "should-retry", "false" })
   end
 end
 
@@ -102,8 +105,8 @@ end
 function sandboxes.brief(sandbox)
   return {
     templateID = sandbox.template_id, sandboxID = sandbox.id, alias = sandbox.alias, clientID = CLIENT_ID,
-    envdVersion = sandbox.envd, envdAccessToken = sandbox.token, trafficAccessToken = sandbox.traffic_token or json.null,
-    domain = json.null,
+    envdVersion = sandbox.envd, envdAccessToken = sandbox.token, domain = json.null,
+    trafficAccessToken = sandbox.traffic_token or json.null,
   }
 end
 
@@ -223,7 +226,7 @@ function sandboxes.start(state, fields, seconds)
 end
 
 local function create(state, default_timeout, always_secure)
-  return function(request)
+  local function make(request)
     local body = validation.body(request, NEW_SANDBOX)
     local template = templates.resolve(state.templates, request.team, body.templateID)
     local seconds = body.timeout or default_timeout
@@ -237,10 +240,15 @@ local function create(state, default_timeout, always_secure)
       team = request.team, template = template, template_id = template.id, alias = template.alias, cpu = template.cpu,
       memory = template.memory, disk = template.disk, envd = template.envd, secure = secure, metadata = body.metadata,
       env = body.envVars, mcp = body.mcp, iam = body.iam, network = body.network,
-      allow_internet = body.allow_internet_access, volume_mounts = body.volumeMounts, auto_pause = body.autoPause or false,
-      auto_pause_memory = memory, auto_resume = body.autoResume and body.autoResume.enabled or false,
+      allow_internet = body.allow_internet_access, volume_mounts = body.volumeMounts,
+      auto_pause = body.autoPause or false, auto_pause_memory = memory,
+      auto_resume = body.autoResume and body.autoResume.enabled or false,
     }, seconds)
     return reply.json(201, sandboxes.brief(sandbox))
+  end
+  if not always_secure then return make end
+  return function(request)
+    return state.idempotency:run(request, function() return make(request) end)
   end
 end
 

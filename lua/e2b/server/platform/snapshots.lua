@@ -20,13 +20,13 @@ local KEYS = { time = "created", id = "id", id_descending = true }
 
 -- What a copy of a sandbox starts with.
 local INHERITED = {
-  "team", "template", "template_id", "alias", "cpu", "memory", "disk", "envd", "secure", "metadata", "env", "mcp", "iam",
-  "network", "allow_internet", "volume_mounts", "auto_pause", "auto_pause_memory", "auto_resume",
+  "team", "template", "template_id", "alias", "cpu", "memory", "disk", "envd", "secure", "metadata", "env", "mcp",
+  "iam", "network", "allow_internet", "volume_mounts", "auto_pause", "auto_pause_memory", "auto_resume",
 }
 
 local function need_copyable(sandbox, id)
   if not sandboxes.version_at_least(sandbox.envd, "0.5.0") then
-    reply.raise(400, string.format("The envd of sandbox '%s' is too old for snapshots: it is %s, must be at least 0.5.0",
+    reply.raise(400, string.format("The envd of sandbox '%s' is too old for snapshots: %s, must be at least 0.5.0",
       id, sandbox.envd))
   end
 end
@@ -35,10 +35,10 @@ local function copied(state, sandbox, id)
   if not state.store:snapshot(sandbox) then sandboxes.not_found(id) end
 end
 
-local function fork(state)
+local function fork(state, default_timeout)
   return function(request)
     local body = validation.body(request, FORK, true)
-    local seconds, count = body.timeout or 15, body.count or 1
+    local seconds, count = body.timeout or default_timeout, body.count or 1
     sandboxes.check_timeout(state, seconds)
     local sandbox, id = sandboxes.get(state, request)
     if sandbox.state == "paused" then
@@ -99,7 +99,8 @@ local function new_snapshot(state)
     else
       template = {
         id = text.random_id(), alias = name, namespace = "local", owner = request.team, cpu = sandbox.cpu,
-        memory = sandbox.memory, disk = sandbox.disk, envd = sandbox.envd, snapshot = { sandbox = id, tag = tag or "default" },
+        memory = sandbox.memory, disk = sandbox.disk, envd = sandbox.envd,
+        snapshot = { sandbox = id, tag = tag or "default" },
         tags = { [tag or "default"] = text.random_uuid() },
       }
       templates.add(state.templates, template)
@@ -119,8 +120,9 @@ local function list(state)
     end
     local found = {}
     for _, template in pairs(state.templates) do
-      if template.snapshot and template.owner == request.team and (not name or template.alias == name)
-        and (not tag or template.tags[tag]) and (not sandbox or template.snapshot.sandbox == sandbox:match("^[^-]*")) then
+      local snapshot = template.owner == request.team and template.snapshot
+      if snapshot and (not name or template.alias == name) and (not tag or template.tags[tag])
+        and (not sandbox or snapshot.sandbox == sandbox:match("^[^-]*")) then
         found[#found + 1] = template
       end
     end
@@ -135,7 +137,8 @@ end
 ---@param routes table
 ---@param state table
 function snapshots.routes(routes, state)
-  routes:add("POST", "/sandboxes/{sandbox}/fork", fork(state))
+  routes:add("POST", "/sandboxes/{sandbox}/fork", fork(state, 15))
+  routes:add("POST", "/v2/sandboxes/{sandbox}/fork", fork(state, 300), { v2 = true })
   routes:add("POST", "/sandboxes/{sandbox}/snapshots", new_snapshot(state))
   routes:add("GET", "/snapshots", list(state))
 end

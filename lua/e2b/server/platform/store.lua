@@ -22,6 +22,13 @@ function store.new(options, spawn)
   return self
 end
 
+-- Tells those who wait for the end of a transition.
+local function settle(sandbox)
+  local settled = sandbox.settled
+  sandbox.settled = nil
+  if settled then settled:signal() end
+end
+
 local function alive(sandbox)
   return sandbox.state == "running" or sandbox.state == "snapshotting"
 end
@@ -96,7 +103,7 @@ function store:kill(sandbox)
   mine[sandbox.id] = nil
   if next(mine) == nil then self.teams[sandbox.team] = nil end
   sandbox.state = "killed"
-  self:settle(sandbox)
+  settle(sandbox)
 end
 
 ---@param sandbox table
@@ -110,13 +117,6 @@ function store:set_end(sandbox, micros)
 end
 
 -- ---------------------------------------------------------------- transitions
-
--- Tells those who wait for the end of a transition.
-function store:settle(sandbox)
-  local settled = sandbox.settled
-  sandbox.settled = nil
-  if settled then settled:signal() end
-end
 
 local function begin(sandbox, state)
   sandbox.state, sandbox.settled = state, condition.new()
@@ -132,13 +132,13 @@ end
 local function finish_pause(self, sandbox, with_memory)
   if hold(self, sandbox) then
     sandbox.state, sandbox.end_at, sandbox.has_memory = "paused", clock.now(), with_memory
-    self:settle(sandbox)
+    settle(sandbox)
   end
 end
 
 ---Waits until a sandbox has left its transition.
 ---@param sandbox table
-function store:wait(sandbox)
+function store.wait(sandbox)
   if sandbox.settled then sandbox.settled:wait() end
 end
 
@@ -157,7 +157,7 @@ function store:snapshot(sandbox)
   begin(sandbox, "snapshotting")
   if not hold(self, sandbox) then return false end
   sandbox.state = "running"
-  self:settle(sandbox)
+  settle(sandbox)
   -- Its time may have run out while it was held.
   self:set_end(sandbox, sandbox.end_at)
   return true
