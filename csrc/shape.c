@@ -402,10 +402,12 @@ static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_pl
         lua_rawgeti(L, list, (int)i);
         if (!read_value(w, shape->item, &at, &size))
             return 0;
-        if (lua_isnil(L, -1))
-            lua_pop(L, 1);
-        else
+        if (!lua_isnil(L, -1))
             lua_rawseti(L, list, (int)++kept);
+        else if (shape->item->kind == E2B_OBJECT)
+            return complain(w, &at, "this is null"); /* a row is not left out without a word */
+        else
+            lua_pop(L, 1);
     }
     for (; n > kept; n--) {
         lua_pushnil(L);

@@ -79,7 +79,6 @@ describe("200 with", function()
     { "a size that is NaN", (failing.DETAIL:gsub('"cpuCount":2', '"cpuCount":NaN')) },
     { "a time that is none", (failing.DETAIL:gsub('2026%-01%-02T03:04:05Z', "yesterday")) },
     { "metadata that is a list", (failing.DETAIL:gsub('"metadata":{}', '"metadata":["a"]')) },
-    { "metadata with a number", (failing.DETAIL:gsub('"metadata":{}', '"metadata":{"a":1}')) },
     { "bytes that are no text", ("\0\1\255\254"):rep(100) },
     { "10,000 lists in each other", ("["):rep(10000) .. ("]"):rep(10000) },
     { "10,000 objects in each other", ('{"a":'):rep(10000) .. "1" .. ("}"):rep(10000) },
