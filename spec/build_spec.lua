@@ -4,8 +4,9 @@ local support = require("spec.support.support")
 local quote, shell, read_file, write_file = support.quote, support.shell, support.read_file, support.write_file
 local lua_version = rawget(_G, "jit") and "luajit" or _VERSION:match("%d+%.%d+")
 
--- A sanitizer's runtime belongs to the interpreter under test, not to the compiler and make.
-local CLEAN = "unset LD_PRELOAD MAKEFLAGS MAKELEVEL MFLAGS BUILD WRAP LUAS SPECS BUSTED BUSTED_ARGS JOBS MAKE CC; "
+-- What was said to the make and the bin/test that run this is not meant for those it runs.
+local CLEAN = "unset MAKEFLAGS MAKELEVEL MFLAGS MAKE CC BUILD LUAS SPECS WRAP INTERPRETER " ..
+  "BUSTED BUSTED_ARGS JOBS SPEC_SECONDS; "
 
 local function copy_of_tree(what)
   local folder = support.tmpdir()
