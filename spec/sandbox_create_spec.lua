@@ -6,7 +6,7 @@ local e2b = require("e2b")
 
 local KEY = "e2b_" .. ("0123456789"):rep(4)
 local ID = "i0123456789abcdefghij"
-local MADE = ('{"sandboxID":"%s","templateID":"base-id","alias":"base","clientID":"c","envdVersion":"0.2.0"}'):format(ID)
+local MADE = '{"sandboxID":"' .. ID .. '","templateID":"base-id","alias":"base","clientID":"c","envdVersion":"0.2.0"}'
 
 describe("Sandbox.create", function()
   local server, client, Sandbox
@@ -59,8 +59,8 @@ describe("Sandbox.create", function()
 
     it("the simple options", function()
       local body, request = sent("base", {
-        timeout = 300, metadata = { job = "42", ["a b"] = "ü" }, envs = { PATH = "/bin" }, allow_internet_access = false,
-        secure = true,
+        timeout = 300, metadata = { job = "42", ["a b"] = "ü" }, envs = { PATH = "/bin" },
+        allow_internet_access = false, secure = true,
       })
       assert.same({
         templateID = "base", timeout = 300, metadata = { job = "42", ["a b"] = "ü" }, envVars = { PATH = "/bin" },
@@ -120,7 +120,8 @@ describe("Sandbox.create", function()
     end)
 
     it("refuses what can't be meant, before any request", function()
-      refused("lifecycle.on_timeout.keep_memory", "base", { lifecycle = { on_timeout = { action = "kill", keep_memory = true } } })
+      refused("lifecycle.on_timeout.keep_memory", "base",
+        { lifecycle = { on_timeout = { action = "kill", keep_memory = true } } })
       refused("lifecycle.auto_resume", "base", { lifecycle = { auto_resume = true } })
       refused("lifecycle.auto_resume", "base", { lifecycle = { on_timeout = "kill", auto_resume = true } })
       refused("lifecycle.auto_resume", "base",
@@ -278,7 +279,7 @@ describe("Sandbox.create", function()
       old = peer.start([[
         conn:serve(function(request)
           if request.path == "/sandboxes" then
-            conn:answer({ status = 201, body = ']] .. MADE .. [[', headers = { ["Content-Type"] = "application/json" } })
+            conn:answer({ status = 201, body = ']] .. MADE .. [[' })
           else
             conn:answer({ status = 404, body = '{"code":404,"message":"no such route"}' })
           end
@@ -307,7 +308,7 @@ describe("Sandbox.create", function()
       local handler = [[
         conn:serve(function(request)
           if request.method == "DELETE" then conn:answer({ status = 204 })
-          else conn:answer({ status = 201, body = '{"sandboxID":"]] .. ID .. [[","templateID":"t","envdVersion":"]] .. envd .. [["}' }) end
+          else conn:answer({ status = 201, body = ']] .. MADE:gsub("0%.2%.0", envd) .. [[' }) end
         end)
       ]]
       return peer.start(handler)

@@ -126,9 +126,9 @@ describe("Sandbox.list", function()
     for line in text:gmatch("[^\n]+") do lines[#lines + 1] = line end
     assert.equal(4, #lines)
     assert.matches("^sandbox +template +state +started +expires in$", lines[1])
-    assert.matches("^" .. third.sandbox_id .. "  base +running  %d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d +%dm%d%ds$", lines[2])
-    assert.matches("^" .. second.sandbox_id .. "  code%-interpreter%-v1  paused   %d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d$",
-      lines[3])
+    local time = "%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d"
+    assert.matches("^" .. third.sandbox_id .. "  base +running  " .. time .. " +%dm%d%ds$", lines[2])
+    assert.matches("^" .. second.sandbox_id .. "  code%-interpreter%-v1  paused   " .. time .. "$", lines[3])
     assert.equal(#lines[2], #lines[1])
     assert.equal("no sandboxes", tostring(assert(Sandbox.list({ metadata = { job = "none" } }):all())))
   end)
@@ -145,6 +145,7 @@ describe("Sandbox.list", function()
     local pages = Sandbox.list()
     local list, message, err = pages:all()
     assert.is_nil(list)
+    assert.is_string(message)
     assert.equal("server", err.kind)
     assert.equal("Sandbox.list", err.operation)
     assert.is_true(pages.has_next) -- it may be tried again

@@ -31,7 +31,9 @@ end
 
 describe("a schema", function()
   it("lets through what fits, as a copy", function()
-    local given = { name = "n", age = 5, score = 0.5, kind = "b", tags = { "x" }, labels = { a = "b" }, on = false, any = 1 }
+    local given = {
+      name = "n", age = 5, score = 0.5, kind = "b", tags = { "x" }, labels = { a = "b" }, on = false, any = 1,
+    }
     local copy = fits(given)
     assert.same(given, copy)
     assert.not_equal(given, copy)

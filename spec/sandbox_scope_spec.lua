@@ -1,0 +1,190 @@
+-- Leaving a scope kills the sandbox, whatever happened in it.
+local support = require("spec.support.support")
+local platform = require("spec.support.platform")
+local peer = require("spec.support.peer")
+local e2b = require("e2b")
+
+local raises = platform.raises
+local client_of = platform.client_of
+local here, server, Sandbox
+
+setup(function()
+  here = platform.start()
+  server, Sandbox = here.server, here.Sandbox
+end)
+
+teardown(function() here:stop() end)
+before_each(function() server:clear() end)
+after_each(function() here:cleanup() end)
+
+local function create(...) return here:create(...) end
+local function requests() return here:requests() end
+
+describe("leaving a scope", function()
+  local function alive(id) return here:alive(id) end
+
+  it("with hands results through and kills", function()
+    local id
+    local a, b, c = Sandbox.with({ timeout = 60 }, function(sandbox)
+      id = sandbox.sandbox_id
+      assert.is_true(alive(id))
+      return 1, nil, 3
+    end)
+    assert.same({ 1, nil, 3 }, { a, b, c })
+    assert.is_false(alive(id))
+  end)
+
+  it("with takes a template's name", function()
+    assert.equal("base", Sandbox.with("base", function(sandbox) return sandbox.name end))
+  end)
+
+  it("with kills when the body raises, and raises the same value", function()
+    local id
+    local thrown = {}
+    local ok, value = pcall(Sandbox.with, nil, function(sandbox)
+      id = sandbox.sandbox_id
+      error(thrown)
+    end)
+    assert.is_false(ok)
+    assert.equal(thrown, value)
+    assert.is_false(alive(id))
+  end)
+
+  it("with answers a failed create as create does", function()
+    local called = false
+    local value, message, err = Sandbox.with({ template = "no-such-template" }, function() called = true end)
+    assert.is_nil(value)
+    assert.is_string(message)
+    assert.equal("not_found", err.kind)
+    assert.is_false(called)
+    raises("with takes options and a function", Sandbox.with, function() end)
+    raises("'timout'", Sandbox.with, { timout = 1 }, function() end)
+  end)
+
+  it("with asks no second time when the body has killed it", function()
+    Sandbox.with(nil, function(sandbox)
+      assert(sandbox:kill())
+      server:clear()
+    end)
+    assert.same({}, requests())
+  end)
+
+  it("kills when its task is cancelled in the body", function()
+    local id
+    local task = e2b.spawn(function()
+      return Sandbox.with(nil, function(sandbox)
+        id = sandbox.sandbox_id
+        return e2b.sleep(60)
+      end)
+    end)
+    platform.wait_for(function() return id end, "the sandbox")
+    task:cancel()
+    task:wait(10)
+    assert.equal("cancelled", task.state)
+    assert.is_false(alive(id))
+  end)
+
+  it("kills when its task is cancelled while the sandbox is made", function()
+    local slow = peer.start([[
+      conn:serve(function(request)
+        if request.method == "POST" then
+          conn:wait_signal("go")
+          conn:answer({ status = 201, body = '{"sandboxID":"i1","templateID":"t","envdVersion":"0.2.0"}' })
+        else
+          conn:answer({ status = 204 })
+        end
+      end)
+    ]])
+    local called = false
+    local task = e2b.spawn(function()
+      return client_of(slow).Sandbox.with(nil, function() called = true end)
+    end)
+    platform.wait_for(function() return slow:count() == 1 end, "the create")
+    task:cancel()
+    slow:signal("go")
+    local value, _, err = task:wait(10)
+    assert.is_nil(value)
+    assert.equal("cancelled", err.kind)
+    assert.equal("i1", err.sandbox_id)
+    assert.is_false(called)
+    local seen = slow:requests()
+    assert.equal(2, #seen)
+    assert.equal("DELETE", seen[2].method)
+    assert.equal("/sandboxes/i1", seen[2].path)
+    slow:stop()
+  end)
+
+  it("kills all when a member of map raises and one is cancelled", function()
+    local results = e2b.map({ 1, 2, 3 }, function(n)
+      return Sandbox.with({ metadata = { spec = "map" } }, function(sandbox)
+        if n == 1 then error("one") end
+        if n == 2 then return e2b.sleep(60) end
+        return sandbox.sandbox_id
+      end)
+    end, { timeout = 1.5 })
+    assert.is_false(results[1].ok)
+    assert.is_false(results[2].ok)
+    assert.is_true(results[3].ok)
+    assert.same({}, assert(Sandbox.list({ metadata = { spec = "map" } }):all()))
+  end)
+
+  it("names a sandbox that could not be killed, to the logger and on stderr, and doesn't raise", function()
+    local result = support.run([[
+      local e2b = require("e2b")
+      local events = {}
+      local client = assert(e2b.client({ retries = 0, logger = function(event) events[#events + 1] = event end }))
+      local id
+      local value = client.Sandbox.with(nil, function(sandbox)
+        id = sandbox.sandbox_id
+        sandbox.sandbox_id = "i00000000000000000000/.."
+        return "value"
+      end)
+      assert(value == "value")
+      local last = events[#events]
+      print(last.message)
+      client.Sandbox.kill(id)
+    ]], { env = server.env })
+    -- an id that can't be is answered 400
+    assert.equal(0, result.code, result.err)
+    assert.matches("i00000000000000000000/.. could not be killed", result.err, 1, true)
+    assert.matches("i00000000000000000000/.. could not be killed", result.out, 1, true)
+  end)
+
+  if (loadstring or load)("local x <close> = nil") then -- luacheck: ignore 113
+    it("by a variable that is to be closed", function()
+      local chunk = assert(load([[
+        local Sandbox, note = ...
+        local sandbox <close> = assert(Sandbox.create())
+        note(sandbox)
+        error("the body raises")
+      ]]))
+      local id
+      local ok, message = pcall(chunk, Sandbox, function(sandbox) id = sandbox.sandbox_id end)
+      assert.is_false(ok)
+      assert.matches("the body raises", message, 1, true)
+      assert.is_false(alive(id))
+    end)
+
+    it("by such a variable in a task that is cancelled", function()
+      local chunk = assert(load([[
+        local e2b, Sandbox, note = ...
+        local sandbox <close> = assert(Sandbox.create())
+        note(sandbox)
+        return e2b.sleep(60)
+      ]]))
+      local id
+      local task = e2b.spawn(function() return chunk(e2b, Sandbox, function(s) id = s.sandbox_id end) end)
+      platform.wait_for(function() return id end, "the sandbox")
+      task:cancel()
+      task:wait(10)
+      assert.is_false(alive(id))
+    end)
+  end
+
+  it("is not what the garbage collector does", function()
+    local id = create().sandbox_id
+    support.collect()
+    assert.is_true(alive(id))
+    assert.is_true(Sandbox.kill(id))
+  end)
+end)
