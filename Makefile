@@ -126,7 +126,7 @@ bench: ready-bench ## CPU, wall time and memory beside plain C, naive Lua and th
 acceptance: ready-demo ## the official SDKs against the local server (needs node, python3 and the network)
 	@sh spec/acceptance/run.sh
 
-doc: ready-build ## the pages of the reference, into build/doc
+doc: ready-demo ## the pages of the reference, into build/doc
 	@$(IN_TREE) $(LUA) meta/doc.lua build/doc
 
 # --- installing ---

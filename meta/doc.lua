@@ -18,11 +18,12 @@ local function escape(text)
 end
 
 local classes -- by name
+local place_of_class = {} -- by name: "types.html#e2b.Error", "Sandbox.html"
 
 -- Types with links to the classes they name.
 local function type_html(kind)
   return (escape(kind):gsub("e2b%.[%w_]+", function(name)
-    return classes[name] and ('<a href="types.html#%s">%s</a>'):format(name, name)
+    return place_of_class[name] and ('<a href="%s">%s</a>'):format(place_of_class[name], name)
   end))
 end
 
@@ -71,18 +72,18 @@ local function syntax(page, member)
   for _, param in ipairs(block.params) do optional[param.name] = param.optional end
   local arguments = {}
   for _, name in ipairs(member.entry.parameters) do
-    if name ~= "self" then arguments[#arguments + 1] = name .. (optional[name] and "?" or "") end
+    if name ~= "self" and name ~= "_" then arguments[#arguments + 1] = name .. (optional[name] and "?" or "") end
   end
   local results = {}
   for _, answer in ipairs(block.returns) do results[#results + 1] = answer.name or answer.type end
-  local is_method = member.entry.method or member.entry.parameters[1] == "self"
+  local is_method = member.entry.method or member.entry.parameters[1] == "self" or member.entry.parameters[1] == "_"
   return (#results > 0 and table.concat(results, ", ") .. " = " or "") .. page.title .. (is_method and ":" or ".")
     .. member.name .. "(" .. table.concat(arguments, ", ") .. ")"
 end
 
 local function first_sentence(text)
   local line = text:gsub("%s+", " ")
-  return line:match("^(.-[%.:;])%s") or line
+  return line:match("^(.-%.)%s%u") or line
 end
 
 local function member_html(page, member)
@@ -123,6 +124,12 @@ local function main()
   local pages = surface.pages()
   local names
   classes, names = surface.classes(source_files())
+  for _, page in ipairs(pages) do
+    for _, name in ipairs(page.classes) do place_of_class[name] = page.title .. ".html" end
+  end
+  for _, name in ipairs(names) do
+    if #classes[name].fields > 0 then place_of_class[name] = "types.html#" .. name end
+  end
   page_names[1] = "index"
   for _, page in ipairs(pages) do page_names[#page_names + 1] = page.title end
   page_names[#page_names + 1] = "types"
@@ -133,8 +140,10 @@ local function main()
   for _, page in ipairs(pages) do
     local body = { prose(page.about) }
     index[#index + 1] = ('<h2><a href="%s.html">%s</a></h2>\n<table>'):format(page.title, escape(page.title))
-    if page.class and classes[page.class] then
-      body[#body + 1] = ('<p>Fields: <a href="types.html#%s">%s</a></p>'):format(page.class, page.class)
+    for _, name in ipairs(page.classes) do
+      if classes[name] and #classes[name].fields > 0 then
+        body[#body + 1] = ('<p>Fields: <a href="types.html#%s">%s</a></p>'):format(name, name)
+      end
     end
     for _, member in ipairs(page.members) do
       for _, problem in ipairs(member.problems) do
@@ -154,7 +163,7 @@ local function main()
 
   local types = {}
   for _, name in ipairs(names) do
-    if #classes[name].fields > 0 or classes[name].text ~= "" then types[#types + 1] = class_html(classes[name]) end
+    if place_of_class[name] == "types.html#" .. name then types[#types + 1] = class_html(classes[name]) end
   end
   write("types", "types", table.concat(types, "\n"))
   write("index", "e2b " .. require("e2b.version"), table.concat(index, "\n"))

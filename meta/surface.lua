@@ -3,27 +3,40 @@ local annotations = require("meta.annotations")
 
 local M = {}
 
--- One of each thing that a program gets into its hands. None of them sends anything.
+-- One of each thing that a program gets into its hands.
 local function things()
   local e2b = require("e2b")
   local client = assert(e2b.client({ api_key = "e2b_" .. ("0"):rep(40), api_url = "http://127.0.0.1:9" }))
   local task = e2b.spawn(function() end)
   task:cancel()
-  local function thing(title, value, class, about)
-    return { title = title, value = value, class = class, about = about }
+  local started = require("e2b.server").start()
+  started:stop()
+  local server = { start = require("e2b.server").start }
+  for name, fn in pairs(debug.getmetatable(started).__index) do server[name] = fn end
+
+  local function thing(title, value, classes, about)
+    return { title = title, value = value, classes = classes or {}, about = about }
   end
+  -- Of an object only what it has from its class: its own fields are its state.
+  local function methods_of(object) return debug.getmetatable(object).__index end
   return {
     thing("e2b", e2b, nil, 'The module: `local e2b = require("e2b")`.'),
-    thing("Sandbox", client.Sandbox, "e2b.Sandbox", "`e2b.Sandbox`, `client.Sandbox`. What takes a `target` is a "
-      .. "method of sandboxes as well: `Sandbox.kill(id)` is `sandbox:kill()`."),
-    thing("Template", client.Template, "e2b.TemplateInfo", "`e2b.Template`, `client.Template`."),
-    thing("tools", client.tools, nil, "`e2b.tools`, `client.tools`: the platform tools as data for an agent."),
-    thing("client", client, "e2b.Client", "What `e2b.client` answers."),
-    thing("paginator", client.Template.list(), "e2b.Paginator", "What `list` answers."),
-    thing("task", task, "e2b.Task", "What `e2b.spawn` answers."),
-    thing("server", require("e2b.server"), nil, 'The local server: `local server = require("e2b.server")`.'),
+    thing("Sandbox", client.Sandbox, { "e2b.Sandbox", "e2b.SandboxClass" },
+      "`e2b.Sandbox`, `client.Sandbox`. What takes a `target` is a method of sandboxes as well: `Sandbox.kill(id)` is "
+      .. "`sandbox:kill()`."),
+    thing("Template", client.Template, { "e2b.TemplateInfo", "e2b.TemplateClass" },
+      "`e2b.Template`, `client.Template`."),
+    thing("tools", client.tools, { "e2b.Tools" },
+      "`e2b.tools`, `client.tools`: the platform tools as data for an agent."),
+    thing("client", methods_of(client), { "e2b.Client" }, "What `e2b.client` answers."),
+    thing("paginator", methods_of(client.Template.list()), { "e2b.Paginator" }, "What `list` answers."),
+    thing("task", methods_of(task), { "e2b.Task" }, "What `e2b.spawn` answers."),
+    thing("server", server, nil, 'The local server: `local server = require("e2b.server").start()`.'),
   }
 end
+
+-- How the resources reach the service through their client; not for programs.
+local INTERNAL = { client = { call = true, call_either = true, sandbox_target = true, log = true } }
 
 local files = {}
 local function file_of(path)
@@ -42,29 +55,31 @@ local function functions_of(value)
         found[name] = member
       end
     end
-    local mt = getmetatable(from)
-    if type(mt) == "table" then collect(rawget(mt, "__index")) end
+    local mt = debug.getmetatable(from)
+    if mt then collect(rawget(mt, "__index")) end
   end
   collect(value)
   return found
 end
 
 --- Everything public, in the order a reader wants it.
----@return { title: string, about: string, class: string?, members: table[] }[] pages each member: { name, entry (what
---- the source says, see annotations.read), problems (what is missing there), other (the member it is another name of) }
+---@return { title: string, about: string, classes: string[], members: table[] }[] pages each member: { name, entry
+--- (what the source says, see annotations.read), problems (what is missing there), other (the member it is another name of) }
 function M.pages()
   local pages = {}
   for _, thing in ipairs(things()) do
-    local page = { title = thing.title, about = thing.about, class = thing.class, members = {} }
+    local page = { title = thing.title, about = thing.about, classes = thing.classes, members = {} }
     local first_name = {}
     local names = {}
-    for name in pairs(functions_of(thing.value)) do names[#names + 1] = name end
+    local functions = functions_of(thing.value)
+    for name in pairs(functions) do
+      if not (INTERNAL[thing.title] and INTERNAL[thing.title][name]) then names[#names + 1] = name end
+    end
     table.sort(names, function(a, b)
       local lower_a, lower_b = a:find("^%l") ~= nil, b:find("^%l") ~= nil
       if lower_a ~= lower_b then return lower_a end -- so that `E2B` is the other name of `client`
       return a < b
     end)
-    local functions = functions_of(thing.value)
     for _, name in ipairs(names) do
       local fn = functions[name]
       local info = debug.getinfo(fn, "S")
