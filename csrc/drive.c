@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define DEFAULT_CONNECTIONS 100L
 #define KICK_EVERY 1.0 /* seconds */
@@ -145,7 +144,7 @@ static void forked(e2b_engine *engine)
 
 void e2b_engine_check_pid(e2b_engine *engine)
 {
-    if (engine->pid != 0 && engine->pid != getpid())
+    if (e2b_process_is_other(engine))
         forked(engine);
 }
 
@@ -234,7 +233,7 @@ static int open_poller(e2b_engine *engine)
 {
     if (engine->poller.fd >= 0)
         return 0;
-    engine->pid = getpid();
+    e2b_process_own(engine);
     return e2b_poller_open(&engine->poller);
 }
 
@@ -247,7 +246,7 @@ static CURLcode open_multi(e2b_engine *engine)
     engine->multi = curl_multi_init();
     if (engine->multi == NULL)
         return CURLE_OUT_OF_MEMORY;
-    engine->pid = getpid();
+    e2b_process_own(engine);
     set_connections(engine);
     if (engine->socket_mode)
         install_callbacks(engine);
@@ -493,6 +492,7 @@ void e2b_engine_unref(e2b_engine *engine)
 {
     if (--engine->refs == 0) {
         free(engine->fds);
+        e2b_process_free(engine);
         free(engine);
     }
 }

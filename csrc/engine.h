@@ -20,7 +20,7 @@
 #define E2B_KEEP_BYTES 1048576    /* larger buffers go back to malloc after each call */
 #define E2B_KEEP_SLOTS 100        /* idle easy handles kept */
 #define E2B_ERROR_BYTES 65536     /* of a failed answer to a streamed call */
-#define E2B_HEADER_BYTES 1048576  /* of one answer, all header lines together */
+#define E2B_HEADER_BYTES 262144   /* of one answer, all header lines together; newer libcurls stop at 300 kB */
 #define E2B_HIGH_WATER 262144
 
 /* Upvalues of every method: the table that keeps running transfers alive, and the engine. */
@@ -202,12 +202,20 @@ int e2b_on_socket(CURL *easy, curl_socket_t fd, int what, void *owner, void *of_
 int e2b_sockets_register(e2b_engine *engine); /* what was asked for before there was a poller */
 void e2b_sockets_forked(e2b_engine *engine);
 
+/* ---- process (process.c) ---- */
+
+void e2b_process_own(e2b_engine *engine);            /* the engine's handles are this process's */
+int e2b_process_is_other(const e2b_engine *engine);  /* they are the parent's: it has forked since */
+void e2b_process_free(e2b_engine *engine);
+
 /* ---- engine ---- */
 
 struct e2b_engine {
     int refs;
     int closed;
     pid_t pid;           /* of the process that owns multi; 0: no multi yet */
+    volatile unsigned char *mark; /* 1 in that process, 0 in its children (process.c); NULL: not to be had here */
+    size_t mark_size;
     unsigned generation; /* counts forks */
     unsigned version;    /* of libcurl, at run time */
     int has_prereq, has_quick_exit, has_http2, has_gzip;

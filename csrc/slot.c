@@ -113,7 +113,7 @@ void e2b_slot_put(e2b_engine *engine, e2b_slot *slot)
     e2b_buffer_reset(&slot->upload, 1);
     e2b_buffer_reset(&slot->meta, 1);
     slot->error[0] = '\0';
-    if (engine->closed || engine->idle_count >= E2B_KEEP_SLOTS) {
+    if (engine->closed || engine->multi == NULL || engine->idle_count >= E2B_KEEP_SLOTS) {
         slot_free(engine, slot);
         return;
     }

@@ -1,0 +1,539 @@
+-- Transfers: what is sent, what comes back, bodies in pieces, and what becomes of each failure.
+local support = require("spec.support.support")
+local exchange = require("spec.support.exchange")
+local posix = require("spec.support.posix")
+local core = support.core()
+local engine = core.engine()
+
+local SECRET = "e2b_5ec4e7c0ffee"
+
+describe("a target", function()
+  local watch = exchange.watch()
+
+  it("shows scheme and host only", function()
+    local target = exchange.target("https://api.example.com:8443/deep/path", {
+      headers = { { "X-API-Key", SECRET } }, user_agent = SECRET, ca_file = "/" .. SECRET, proxy = "http://u:" .. SECRET .. "@p",
+    })
+    assert.equal("e2b.target (https://api.example.com:8443)", tostring(target))
+  end)
+
+  it("takes only URLs that it can send to", function()
+    for _, url in ipairs({ "", "ftp://x", "file:///etc/passwd", "https://", "http:///x", "api.e2b.app", "http://a b", "http://a\r\nb",
+                           "http://user:pw@host", "http://h/?q=1", "http://h/#f", "HTTPS//x", "http://h\0x" }) do
+      local target, message = core.target({ url = url })
+      assert.is_nil(target, url)
+      assert.truthy(message:find("URL", 1, true))
+    end
+    for _, url in ipairs({ "http://127.0.0.1:1/", "https://h", "http://[::1]:80/base//" }) do
+      assert.truthy(core.target({ url = url }))
+    end
+  end)
+
+  it("refuses control characters and never shows the value", function()
+    for _, bad in ipairs({ "\r\nX-Evil: 1", "\n", "\0", "\27[1m", "\127" }) do
+      local target, message = core.target({ url = "http://h", headers = { { "X-API-Key", SECRET .. bad } } })
+      assert.is_nil(target)
+      assert.truthy(message:find("X-API-Key", 1, true))
+      support.assert_no_secret(SECRET, message)
+      assert.is_nil((core.target({ url = "http://h", headers = { { "X" .. bad, "1" } } })))
+      assert.is_nil((core.target({ url = "http://h", user_agent = SECRET .. bad })))
+      assert.is_nil((core.target({ url = "http://h", proxy = "http://" .. bad })))
+    end
+    assert.is_nil((core.target({ url = "http://h", headers = { { "", "1" } } })))
+    assert.is_nil((core.target({ url = "http://h", headers = { { "a b", "1" } } })))
+    assert.is_nil((core.target({ url = "http://h", headers = { { "a:", "1" } } })))
+    assert.is_nil((core.target({ url = "http://h", ca_file = "a\0b" })))
+    assert.has_error(function() core.target({}) end)
+    assert.has_error(function() core.target({ url = 1 }) end)
+    assert.has_error(function() core.target({ url = "http://h", headers = { "X-API-Key" } }) end)
+    assert.has_error(function() core.target({ url = "http://h", headers = { { "X-API-Key" } } }) end)
+  end)
+
+  it("outlives its handle for the transfers that need it", function()
+    local server = watch.peer([[conn:serve(function(request) conn:respond(200, '["' .. request.headers.x .. '"]') end)]])
+    local transfer = exchange.raw(exchange.target(server, { headers = { { "X", "kept" } } }), "/")
+    support.collect()
+    assert.equal(0, core.stats().targets)
+    local _, value = exchange.run(transfer)
+    assert.same({ "kept" }, value)
+  end)
+end)
+
+describe("a request", function()
+  local watch = exchange.watch()
+  local ECHO = [[conn:serve(function() conn:respond(200, "[]") end)]]
+
+  it("carries the target's headers, the call's own, and nothing libcurl would add for a form", function()
+    local server = watch.peer(ECHO)
+    local target = exchange.target(server.url .. "/base/", {
+      headers = { { "X-API-Key", SECRET }, { "X-Empty", "" }, { "X-Twice", "target" } }, user_agent = "e2b-lua-sdk/1",
+    })
+    exchange.run(exchange.raw(target, "/a/%2e%2e/b", { headers = { "X-Own", "1", "x-twice", "call" } }))
+    exchange.run(exchange.raw(target, "/p", nil, { method = "POST", body = { a = 1 } }))
+    exchange.run(exchange.raw(target, "/p", nil, { method = "POST" }))
+    exchange.run(exchange.raw(target, "/../q", nil, { method = "PATCH", body = ("x"):rep(2000000), content_type = "text/plain" }))
+    exchange.run(exchange.raw(target, "/d", nil, { method = "DELETE" }))
+    local requests = server:requests()
+    local first = requests[1]
+    assert.equal("GET /base/a/%2e%2e/b", first.method .. " " .. first.path)
+    assert.same({ SECRET, "", "call", "e2b-lua-sdk/1", "1" }, { first.headers["x-api-key"], first.headers["x-empty"],
+      first.headers["x-twice"], first.headers["user-agent"], first.headers["x-own"] })
+    assert.is_nil(first.headers["content-type"])
+    assert.same({ "POST", '{"a":1}', "application/json", "7" }, { requests[2].method, requests[2].body,
+      requests[2].headers["content-type"], requests[2].headers["content-length"] })
+    assert.same({ "POST", "", "0" }, { requests[3].method, requests[3].body, requests[3].headers["content-length"] })
+    assert.is_nil(requests[3].headers["content-type"])
+    assert.same({ "PATCH", "/base/../q", 2000000, "text/plain" }, { requests[4].method, requests[4].path, #requests[4].body,
+      requests[4].headers["content-type"] })
+    assert.is_nil(requests[4].headers.expect)
+    assert.same({ "DELETE", "" }, { requests[5].method, requests[5].body })
+    for _, request in ipairs(requests) do
+      assert.equal(SECRET, request.headers["x-api-key"])
+    end
+  end)
+
+  it("is refused with a message when it could not be sent as it is", function()
+    local target = exchange.target("http://127.0.0.1:1")
+    local function refused(...)
+      local transfer, message = core.transfer(target, ...)
+      assert.is_nil(transfer)
+      assert.is_string(message)
+      support.assert_no_secret(SECRET, message)
+      return message
+    end
+    assert.truthy(refused("raw", { method = "GET", path = "/" }, { headers = { "X-Token", SECRET .. "\r\n" } }):find("X-Token"))
+    refused("raw", { method = "GET", path = "/" }, { headers = { "X\0", "1" } })
+    refused("raw", { method = "GE T", path = "/" })
+    refused("raw", { method = "GET", path = "/a b" })
+    refused("raw", { method = "GET", path = "/a\r\nb" })
+    refused("raw", { method = "GET", path = "a" })
+    refused("raw", { method = "POST", path = "/", body = "x" }, { source = "chunks" })
+    refused("sandbox_get", { sandbox_id = ".." })
+    for _, bad in ipairs({ { timeout = -1 }, { timeout = "1" }, { timeout = 0 / 0 }, { sink = 1.5 }, { source = "file" },
+                           { headers = { "X" } }, { headers = { 1, 2 } }, { headers = 1 }, { stream = true, sink = 1 } }) do
+      assert.has_error(function() core.transfer(target, "raw", { method = "GET", path = "/" }, bad) end)
+    end
+    assert.has_error(function() core.transfer(target, "no_such_call", {}) end, "no REST call is named 'no_such_call'")
+    assert.has_error(function() core.transfer({}, "raw", {}) end)
+  end)
+
+  it("asks for gzip where the row says so, and counts what comes out of it", function()
+    local zeros = support.tmpdir()
+    support.shell("head -c 50000000 /dev/zero | tr '\\0' ' ' | gzip -9 > " .. zeros .. "/bomb; printf '[7]' | gzip > " .. zeros .. "/small")
+    local server = watch.peer([[conn:serve(function(request)
+      local name = request.path:match("%w+$")
+      local file = io.open("]] .. zeros .. [[/" .. name, "rb")
+      conn:respond(200, file:read("*a"), { ["Content-Encoding"] = "gzip" })
+      file:close()
+    end)]])
+    local target = exchange.target(server)
+    local ok, value = exchange.get(target, "/small")
+    assert.same({ true, { 7 } }, { ok, value })
+    assert.truthy(server:requests()[1].headers["accept-encoding"]:find("gzip", 1, true))
+    local before = exchange.peak_kb()
+    local facts = exchange.fail(exchange.raw(target, "/bomb", { max_bytes = 1000000 }))
+    assert.equal("too_large", facts.cause)
+    assert.is_true(exchange.peak_kb() - before < 8000)
+    support.cleanup(zeros)
+  end)
+end)
+
+describe("a result", function()
+  local watch = exchange.watch()
+
+  it("brings the value and what the headers said", function()
+    local server = watch.peer([[conn:serve(function()
+      conn:send("HTTP/1.1 103 Early Hints\r\nX-Next-Token: early\r\n\r\n")
+      conn:respond(200, '{"a":[1,null],"n":5}', { Date = "Fri, 02 Jan 2026 03:04:05 GMT", ["X-Next-Token"] = "cursor",
+        ["x-total-running"] = "12", ["X-E2B-Trace-ID"] = "trace\2" })
+    end)]])
+    local transfer = exchange.raw(exchange.target(server), "/")
+    assert.is_nil(transfer:status())
+    assert.same({ 0, 0, nil, 0 }, { transfer:progress() })
+    assert.has_error(function() transfer:result() end)
+    local results = { exchange.run(transfer) }
+    assert.is_true(results[1])
+    assert.equal(5, results[2].n)
+    assert.same({ 1767323045, 200, "cursor", 12, "trace?" },
+      { results[3], results[4], results[5], results[6], results[7] })
+    assert.has_error(function() transfer:result() end, "the result of this transfer was taken already")
+    assert.equal(200, transfer:status())
+    assert.same({ 20, 0, 20, 0 }, { transfer:progress() })
+    support.assert_no_secret("cursor", transfer, engine)
+  end)
+
+  it("of another status has the server's words and headers", function()
+    local server = watch.answers({
+      { status = 404, body = '{"code":404,"message":"no such sandbox","error_code":"gone"}',
+        headers = { ["X-E2B-Trace-ID"] = "t1", ["Retry-After"] = "7" } },
+      { status = 302, headers = { Location = "https://user:pw@evil.example:99/x" } },
+      { status = 302, headers = { Location = "/elsewhere" } },
+      { status = 500, body = "<html>" .. ("x"):rep(100000), headers = { ["Content-Type"] = "text/html" } },
+    })
+    local target = exchange.target(server, { headers = { { "X-API-Key", SECRET } } })
+    local facts = exchange.fail(exchange.raw(target, "/"))
+    assert.same({ "http", 404, "no such sandbox", true, "t1", "7", "yes", "127.0.0.1" }, { facts.cause, facts.status,
+      facts.message, facts.has_body, facts.request_id, facts.retry_after, facts.sent, facts.primary_ip })
+    facts = exchange.fail(exchange.raw(target, "/"))
+    assert.same({ "http", 302, "evil.example:99" }, { facts.cause, facts.status, facts.location_host })
+    facts = exchange.fail(exchange.raw(target, "/"))
+    assert.is_nil(facts.location_host)
+    facts = exchange.fail(exchange.raw(target, "/"))
+    assert.same({ "http", 500, "text/html" }, { facts.cause, facts.status, facts.content_type })
+    assert.is_nil(facts.has_body)
+    support.assert_no_secret(SECRET, facts)
+  end)
+
+  it("that is not what the row promises is a failure", function()
+    local server = watch.answers({
+      { body = "<html>" }, { body = "" }, { body = '{"a":' }, { body = '["a"]' }, { body = ("["):rep(10000) },
+    })
+    local target = exchange.target(server)
+    for _, cause in ipairs({ "json", "json", "json", "shape", "json" }) do
+      local facts = exchange.fail(assert(core.transfer(target, "sandbox_get", { sandbox_id = "a" })))
+      assert.same({ cause, "yes", 200 }, { facts.cause, facts.sent, facts.status })
+      assert.is_string(facts.text)
+    end
+  end)
+
+  it("is capped, decoded or not, announced or not, headers too", function()
+    local server = watch.peer([[conn:serve(function(request)
+      if request.path == "/chunked" then
+        conn:begin_chunked(200)
+        while conn:chunk((" "):rep(65536)) do end
+        return conn:close()
+      elseif request.path == "/headers" then
+        conn:send("HTTP/1.1 200 OK\r\n")
+        while conn:send("X: " .. ("h"):rep(60000) .. "\r\n") do end
+        return conn:close()
+      end
+      conn:respond(200, "[" .. (" "):rep(99998) .. "]")
+    end)]])
+    local target = exchange.target(server)
+    assert.is_true((exchange.get(target, "/", { max_bytes = 100000 })))
+    for _, path in ipairs({ "/", "/chunked", "/headers" }) do
+      local transfer = exchange.raw(target, path, { max_bytes = 99999 })
+      local facts = exchange.fail(transfer)
+      assert.equal("too_large", facts.cause)
+      assert.is_true((transfer:progress()) < 300000)
+    end
+  end)
+
+  it("says whether the request was sent", function()
+    local server = watch.peer([[conn:serve(function(request)
+      if request.path == "/cut" then conn:close()
+      elseif request.path == "/reset" then conn:reset()
+      elseif request.path == "/half" then conn:send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345") conn:close()
+      elseif request.path == "/head" then conn:send("HTTP/1.1 200 OK\r\nContent-Le") conn:close()
+      else conn:respond(200, "[]") end
+    end)]])
+    local target = exchange.target(server)
+    local refused = exchange.fail(exchange.raw(exchange.target("http://127.0.0.1:" .. require("spec.support.peer").free_port()), "/"))
+    assert.same({ "curl", 7, "no" }, { refused.cause, refused.curl, refused.sent })
+    assert.is_nil(refused.status)
+    local unresolved = exchange.fail(exchange.raw(exchange.target("http://no-such-host.invalid"), "/", { timeout = 8 }))
+    assert.equal("no", unresolved.sent)
+    for path, expected in pairs({ ["/cut"] = { 52, "maybe" }, ["/reset"] = { 56, "maybe" }, ["/half"] = { 18, "yes" },
+                                  ["/head"] = { nil, "maybe" } }) do
+      local facts = exchange.fail(exchange.raw(target, path, nil, { method = "POST" }))
+      assert.equal("curl", facts.cause)
+      assert.equal(expected[2], facts.sent, path)
+      assert.is_true(expected[1] == nil or expected[1] == facts.curl, path .. " " .. facts.curl)
+    end
+    assert.is_true((exchange.get(target, "/")))
+  end)
+
+  it("can be asked for again when Lua could not make it", function()
+    local server = watch.answers({ { body = "[1]" } })
+    local transfer = exchange.raw(exchange.target(server), "/")
+    engine:start(transfer)
+    exchange.drive({ transfer })
+    local ok = pcall(coroutine.wrap(function() -- no more stack than the result needs twice
+      return transfer:result()
+    end))
+    assert.is_true(ok)
+  end)
+end)
+
+describe("the replay guard", function()
+  local watch = exchange.watch()
+  -- Answers once; the next request on that connection is read, and the connection dies without a byte.
+  local DIES = [[
+    local first = true
+    conn:serve(function()
+      if first then first = false conn:respond(200, "[]") return end
+      if shared.died then return conn:respond(200, "[]") end
+      shared.died = true
+      conn:reset()
+    end)
+  ]]
+
+  it("lets libcurl send a GET again", function()
+    local server = watch.peer(DIES)
+    local target = exchange.target(server)
+    assert.is_true((exchange.get(target, "/1")))
+    assert.is_true((exchange.get(target, "/2")))
+    assert.equal(3, server:count())
+  end)
+
+  it("never lets it send a POST twice", function()
+    local server = watch.peer(DIES)
+    local target = exchange.target(server)
+    assert.is_true((exchange.get(target, "/1")))
+    local facts = exchange.fail(exchange.raw(target, "/2", nil, { method = "POST", body = { a = 1 } }))
+    assert.same({ true, "maybe" }, { facts.replay, facts.sent })
+    assert.equal(2, server:count())
+    assert.is_true((exchange.get(target, "/3")))
+  end)
+end)
+
+describe("cancelling", function()
+  local watch = exchange.watch()
+
+  it("takes a transfer out at once and tells nobody", function()
+    local server = watch.peer([[conn:serve(function() conn:wait_closed() end)]])
+    local transfer = exchange.raw(exchange.target(server), "/")
+    engine:start(transfer)
+    engine:wait(0.1)
+    server:wait_event("connection")
+    transfer:cancel()
+    transfer:cancel()
+    assert.equal(0, core.stats().in_flight)
+    assert.is_nil((engine:finished()))
+    server:wait_event("closed")
+    local ok, facts = transfer:result()
+    assert.same({ false, "cancelled", "maybe" }, { ok, facts.cause, facts.sent })
+    transfer:cancel()
+  end)
+
+  it("works before the start, and in the queue of news", function()
+    local server = watch.answers({ { body = "[1]" } })
+    local target = exchange.target(server)
+    local unsent, done = exchange.raw(target, "/"), exchange.raw(target, "/")
+    unsent:cancel()
+    assert.has_error(function() engine:start(unsent) end)
+    local ok, facts = unsent:result()
+    assert.same({ false, "cancelled", "no" }, { ok, facts.cause, facts.sent })
+    engine:start(done)
+    while not engine:wait(1) do end -- luacheck: ignore 542
+    done:cancel()
+    assert.is_nil((engine:finished()))
+    assert.is_true((done:result())) -- what arrived is not thrown away
+  end)
+
+  it("is what collecting an unstarted or forgotten transfer does", function()
+    local server = watch.peer([[conn:serve(function() conn:respond(200, "[]") end)]])
+    local target = exchange.target(server)
+    for _ = 1, 10 do
+      exchange.raw(target, "/")
+    end
+    engine:start(exchange.raw(target, "/")) -- nobody asks for it
+    support.collect()
+    assert.equal(1, core.stats().transfers)
+    while not engine:wait(1) do end -- luacheck: ignore 542
+    assert.equal("done", select(2, engine:finished()))
+    support.collect()
+    assert.equal(0, core.stats().transfers)
+  end)
+end)
+
+describe("a body in pieces", function()
+  local watch = exchange.watch()
+
+  it("is read as it comes", function()
+    local server = watch.peer([[conn:serve(function(request)
+      conn:begin_chunked(200)
+      for i = 1, 3 do
+        conn:wait_signal(i)
+        conn:chunk("piece " .. i)
+      end
+      conn:wait_signal("end")
+      conn:chunk("")
+    end)]])
+    local transfer = exchange.raw(exchange.target(server), "/", { stream = true })
+    assert.is_false(transfer:read())
+    engine:start(transfer)
+    local function await()
+      local limit = core.now() + 5 * support.slack
+      while true do
+        assert.is_true(core.now() < limit)
+        engine:wait(0.5)
+        local which, event = engine:finished()
+        if which then
+          assert.equal(transfer, which)
+          return event
+        end
+      end
+    end
+    assert.equal("read", await()) -- the headers
+    assert.equal(200, transfer:status())
+    assert.is_false(transfer:read())
+    for i = 1, 3 do
+      server:signal(i)
+      assert.equal("read", await())
+      assert.equal("pie", transfer:read(3))
+      assert.equal("ce " .. i, transfer:read())
+      assert.is_false(transfer:read())
+    end
+    server:signal("end")
+    assert.equal("done", await())
+    assert.is_nil(transfer:read())
+    assert.same({ true, true, nil, 200 }, { transfer:result() })
+    assert.is_nil(transfer:read())
+    assert.has_error(function() transfer:read(0) end)
+    assert.has_error(function() transfer:write("x") end)
+    assert.has_error(function() transfer:close_write() end)
+    assert.has_error(function() exchange.raw(exchange.target(server), "/"):read() end)
+  end)
+
+  it("still gives what arrived when it breaks off", function()
+    local server = watch.peer([[conn:serve(function()
+      conn:begin_chunked(200)
+      conn:chunk("12345")
+      conn:close()
+    end)]])
+    local transfer = exchange.raw(exchange.target(server), "/", { stream = true })
+    engine:start(transfer)
+    exchange.drive({ transfer })
+    assert.equal("12345", transfer:read())
+    assert.is_nil(transfer:read())
+    local ok, facts = transfer:result()
+    assert.same({ false, "curl", "yes" }, { ok, facts.cause, facts.sent })
+  end)
+
+  it("of a failed answer is not streamed, but kept for the message", function()
+    local server = watch.peer([[conn:serve(function(request)
+      if request.path == "/endless" then
+        conn:begin_chunked(500)
+        while conn:chunk(("x"):rep(10000)) do end
+        return conn:close()
+      end
+      conn:respond(403, '{"code":403,"message":"no"}')
+    end)]])
+    local target = exchange.target(server)
+    local path = support.tmpdir() .. "/sink"
+    local file = assert(io.open(path, "wb"))
+    for _, opts in ipairs({ { stream = true }, { sink = posix.fileno(file) } }) do
+      local transfer = exchange.raw(target, "/", opts)
+      local facts = exchange.fail(transfer)
+      assert.same({ "http", 403, "no" }, { facts.cause, facts.status, facts.message })
+      transfer = exchange.raw(target, "/endless", opts)
+      facts = exchange.fail(transfer)
+      assert.same({ "http", 500 }, { facts.cause, facts.status })
+      assert.is_true((transfer:progress()) < 200000)
+    end
+    file:close()
+    assert.equal("", support.read_file(path))
+  end)
+
+  it("goes to a descriptor, or says why not", function()
+    local server = watch.answers({ { body = ("abc"):rep(100000) } })
+    local target = exchange.target(server)
+    local path = support.tmpdir() .. "/sink"
+    local file = assert(io.open(path, "wb"))
+    assert.same({ true, true, nil, 200 }, { exchange.get(target, "/", { sink = posix.fileno(file) }) })
+    file:close()
+    assert.equal(("abc"):rep(100000), support.read_file(path))
+    local full = posix.open("/dev/full", 1)
+    local facts = exchange.fail(exchange.raw(target, "/", { sink = full }))
+    assert.same({ "sink", 28, "yes" }, { facts.cause, facts.os_errno, facts.sent })
+    posix.close(full)
+    facts = exchange.fail(exchange.raw(target, "/", { sink = 999999 }))
+    assert.same({ "sink", 9 }, { facts.cause, facts.os_errno })
+    facts = exchange.fail(exchange.raw(target, "/", { stream = true, max_bytes = 1000 }))
+    assert.equal("too_large", facts.cause)
+  end)
+
+  it("is sent in chunks that are written when there are any", function()
+    local server = watch.peer([[conn:serve(function(request) conn:respond(200, '["' .. #request.body .. '"]') end)]])
+    local target = exchange.target(server)
+    for _, size in ipairs({ false, 600000 }) do
+      local opts = { source = "chunks", high_water = 100000, source_size = size or nil }
+      local transfer = exchange.raw(target, "/", opts, { method = "POST" })
+      local piece = ("w"):rep(60000)
+      assert.is_true(transfer:write(piece))
+      assert.is_false(transfer:write(piece)) -- nothing of it was taken
+      engine:start(transfer)
+      local left, writes = 9, 0
+      while left > 0 do
+        if transfer:write(piece) then
+          left = left - 1
+        else
+          local which, event
+          repeat
+            engine:wait(1)
+            which, event = engine:finished()
+          until which
+          assert.equal("write", event)
+          writes = writes + 1
+        end
+      end
+      assert.is_true(writes >= 3)
+      engine:wait(0.05) -- it runs dry and pauses
+      transfer:close_write()
+      transfer:close_write()
+      assert.has_error(function() transfer:write("x") end)
+      exchange.drive({ transfer })
+      assert.same({ 6, 600000, 6, size or nil }, { #"600000", select(2, transfer:progress()), 6, select(4, transfer:progress()) })
+      local ok, value = transfer:result()
+      assert.same({ true, { "600000" } }, { ok, value })
+    end
+    local sent = server:requests()
+    assert.equal("chunked", sent[1].headers["transfer-encoding"])
+    assert.equal("600000", sent[2].headers["content-length"])
+    assert.is_nil(sent[1].headers.expect)
+  end)
+
+  it("that is shorter or longer than announced ends the transfer", function()
+    local server = watch.peer([[conn:serve(function() conn:respond(200, "[]") end)]])
+    local target = exchange.target(server)
+    local short = exchange.raw(target, "/", { source = "chunks", source_size = 10 }, { method = "PUT" })
+    short:write("12345")
+    short:close_write()
+    local facts = exchange.fail(short)
+    assert.equal("source", facts.cause)
+    assert.is_nil(facts.os_errno)
+    local path = support.tmpdir() .. "/source"
+    support.write_file(path, ("s"):rep(100000))
+    local file = assert(io.open(path, "rb"))
+    facts = exchange.fail(exchange.raw(target, "/", { source = posix.fileno(file), source_size = 100001 }, { method = "PUT" }))
+    assert.equal("source", facts.cause)
+    file:close()
+    file = assert(io.open(path, "rb"))
+    assert.is_true((exchange.run(exchange.raw(target, "/", { source = posix.fileno(file) }, { method = "PUT" }))))
+    file:close()
+    assert.equal(("s"):rep(100000), server:requests()[server:count()].body)
+    local folder = posix.open("/", 0)
+    facts = exchange.fail(exchange.raw(target, "/", { source = folder }, { method = "PUT" }))
+    assert.same({ "source", 21 }, { facts.cause, facts.os_errno })
+    posix.close(folder)
+  end)
+
+  it("does not let the idle clock run while the other side of the buffer is ours", function()
+    local server = watch.peer([[conn:serve(function() conn:respond(200, ("x"):rep(3000000)) end)]])
+    local transfer = exchange.raw(exchange.target(server), "/", { stream = true, high_water = 50000, idle_timeout = 0.2 })
+    engine:start(transfer)
+    local limit = core.now() + 0.6
+    while core.now() < limit do
+      engine:wait(0.1)
+      for _, event in engine.finished, engine do
+        assert.equal("read", event)
+      end
+    end
+    local size = 0
+    local ok
+    local function take()
+      while true do
+        local bytes = transfer:read()
+        if not bytes then return end
+        size = size + #bytes
+      end
+    end
+    take()
+    exchange.drive({ transfer }, take)
+    take()
+    ok = transfer:result()
+    assert.is_true(ok)
+    assert.equal(3000000, size)
+  end)
+end)
