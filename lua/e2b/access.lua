@@ -113,6 +113,7 @@ end
 ---@param state table of the client
 ---@param key string|function|nil
 function M.open(state, key)
+  if state.config.trouble then return end -- no target: a wrong variable must not send the key somewhere else
   if type(key) == "function" then
     state.key = key
   elseif key == nil and not state.config.own_key then

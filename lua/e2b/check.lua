@@ -1,23 +1,16 @@
 --- e2b.check: is everything set up? It does what E2B tells its users to do: list templates, list sandboxes.
-local describe = require("e2b.describe")
-
 local M = {}
 
 local TEMPLATES = { operation = "e2b.check", resource = "template" }
 local SANDBOXES = { operation = "e2b.check", resource = "sandbox" }
 
-local NO_KEY = "e2b.check: there is no API key: get one at " .. describe.KEYS_PAGE
-  .. " and set the variable E2B_API_KEY, or give e2b.client the option api_key"
-
 -- Other services have keys of other forms, so the form is a hint after a refusal and never a reason for one.
 local STRANGE_KEY = "; the key doesn't look like E2B's, which are e2b_ and 40 hexadecimal digits: was it cut off?"
 
 local function advised(client, message, err)
-  if err.kind == "authentication" and err.status == nil then
-    message = NO_KEY
-  elseif err.kind == "authentication" and client.key_form == "other" then
+  if err.kind == "authentication" and err.status and client.key_form == "other" then
     message = message .. STRANGE_KEY
-  elseif err.status == nil and (err.kind == "network" or err.kind == "timeout") and client.base_url then
+  elseif err.status == nil and (err.kind == "network" or err.kind == "timeout") then
     message = ("%s; the service asked is %s (E2B_API_URL and E2B_DOMAIN choose another)"):format(
       message, client.base_url)
   end

@@ -60,7 +60,7 @@ M.topics = {
     name = "paginator", about = "What list returns. for item in paginator do … end, or by hand:",
     entries = {
       { "next_items", "paginator:next_items()", "the next page, a list that prints as a table" },
-      { "all", "paginator:all()", "every item in one list" },
+      { "all", "paginator:all()", "everything that is left, in one list" },
       { "has_next", "paginator.has_next", "whether there may be more" },
       { "next_token", "paginator.next_token", "where the next page begins" },
       { "err", "paginator.err", "what ended a generic for" },
@@ -94,7 +94,8 @@ local function topic_of(what, e2b)
   if type(what) == "string" then return by_name[what:lower()] end
   if type(what) ~= "table" then return nil end
   local mt = getmetatable(what)
-  local name = type(mt) == "table" and rawget(mt, "__name") or nil
+  local name = mt -- a client's metatable is hidden behind its name
+  if type(mt) == "table" then name = rawget(mt, "__name") end
   if type(name) ~= "string" then return nil end
   name = name:lower():gsub("^e2b%.", "")
   local known = { sandboxclass = "sandbox", templateclass = "template", templateinfo = "template" }

@@ -45,11 +45,10 @@ local RESOURCES = {
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
 
 ---Makes a client with its own key and settings: `client.Sandbox`, `client.Template`, `client.tools`. Clients are
----immutable and know nothing of each other. Nothing is sent, and a missing key is an error of the first call only.
+---immutable and know nothing of each other. Nothing is sent; a missing key, or something in the environment that can't
+---be used, is an error of each call.
 ---@param opts e2b.ClientOptions?
----@return e2b.Client? client
----@return string? message
----@return e2b.Error? err something in the environment can't be used
+---@return e2b.Client client
 function e2b.client(opts)
   return require("e2b.client").new(opts, RESOURCES)
 end
@@ -61,11 +60,8 @@ local default
 
 -- The client of e2b.Sandbox and the rest. The environment is read here, at the first call.
 local function default_client()
-  if default then return default end
-  local made, message, err = e2b.client()
-  if not made then return nil, message, err end
-  default = made
-  return made
+  default = default or e2b.client()
+  return default
 end
 
 ---Is everything set up? Lists a template and a sandbox, as E2B tells its users to do.
@@ -75,10 +71,8 @@ end
 ---@return string? message what to do
 ---@return e2b.Error? err
 function e2b.check(client)
-  local message, err
   if client == nil then
-    client, message, err = default_client()
-    if not client then return nil, message, err end
+    client = default_client()
   elseif type(client) ~= "table" or type(client.call_either) ~= "function" then
     require("e2b.options").raise("e2b.check takes a client, or nothing: e2b.check(e2b.client({ … }))")
   end

@@ -81,7 +81,7 @@ local M = {}
 ---@field disk_total integer bytes
 
 --- Makes the Sandbox class of a client.
----@param source fun(): table?, string?, e2b.Error? hands out the client, when one is needed
+---@param source fun(): e2b.Client hands out the client, when one is needed
 ---@param name string what the class prints as
 ---@return e2b.SandboxClass
 function M.bind(source, name)
@@ -193,9 +193,7 @@ function M.bind(source, name)
   ---The public host name of a port of the sandbox, without a scheme. No request is made.
   ---@param target string|e2b.Sandbox
   ---@param port integer 1 to 65535
-  ---@return string? host
-  ---@return string? message only when the environment can't be used
-  ---@return e2b.Error? err
+  ---@return string host
   function Sandbox.get_host(target, port)
     return calls.get_host(binding, target, port)
   end

@@ -79,17 +79,16 @@ end
 
 --- The client of a binding; made at first use, for the environment is not read before.
 ---@param binding e2b.Binding
----@return table? client
----@return string? message
----@return e2b.Error? err
+---@return e2b.Client
 function M.client_of(binding)
   local client = binding.client
-  if client then return client end
-  local made, message, err = binding.source()
-  if not made then return nil, message, err end
-  binding.client = made
-  return made
+  if not client then
+    client = binding.source()
+    binding.client = client
+  end
+  return client
 end
+
 -- The end of a public call that may need several requests; each gets what is left of one request_timeout.
 function M.deadline_of(client, opts)
   local seconds = opts and opts.request_timeout or client.request_timeout

@@ -9,8 +9,8 @@ local M = {}
 local tokens = setmetatable({}, { __mode = "k" })
 
 ---@class e2b.Binding what the objects and statics of one client share
----@field source fun(): table?, string?, e2b.Error? makes or finds the client
----@field client table? the client, once it was needed
+---@field source fun(): e2b.Client makes or finds the client
+---@field client e2b.Client? the client, once it was needed
 ---@field class e2b.SandboxClass
 ---@field mt table metatable of the objects
 ---@field offset number the server's clock minus ours, in seconds

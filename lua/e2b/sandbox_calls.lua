@@ -22,14 +22,12 @@ function M.kill(binding, target, opts)
   local id, object
   id, object, binding = subject(binding, target, "kill")
   if opts ~= nil then options.call(opts, nil, "Sandbox.kill") end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug then
     if object then book.note(object, { state = "killed" }) end
     return true, true
   end
-  local done, meta
-  done, meta, err = client:call("sandbox_kill", { sandbox_id = id }, opts, KILL)
+  local done, meta, err = client:call("sandbox_kill", { sandbox_id = id }, opts, KILL)
   local existed = true
   if done == nil then
     if err.kind ~= "not_found" then return nil, meta, err end
@@ -59,10 +57,8 @@ function M.get_info(binding, target, opts)
   local id, object
   id, object, binding = subject(binding, target, "get_info")
   if opts ~= nil then options.call(opts, nil, "Sandbox.get_info") end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
-  local row
-  row, message, err = M.fetch(binding, client, id, opts)
+  local client = client_of(binding)
+  local row, message, err = M.fetch(binding, client, id, opts)
   if row == nil then
     if object and err.kind == "not_found" then book.note(object, { state = "killed" }) end
     return nil, message, err
@@ -91,11 +87,10 @@ function M.pause(binding, target, opts)
       raise("keep_memory must be a boolean, got " .. type(keep_memory))
     end
   end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   local deadline = base.deadline_of(client, opts)
-  local done, meta
-  done, meta, err = client:call("sandbox_pause", { sandbox_id = id, body = { memory = keep_memory } }, opts, PAUSE)
+  local done, meta, err = client:call("sandbox_pause",
+    { sandbox_id = id, body = { memory = keep_memory } }, opts, PAUSE)
   if done ~= nil then
     if object then book.note(object, { state = "paused", end_at = book.learn(binding, meta) }) end
     return true, true
@@ -125,11 +120,10 @@ function M.set_timeout(binding, target, seconds, opts)
   end
   local timeout = base.seconds(seconds, "seconds")
   if opts ~= nil then options.call(opts, nil, "Sandbox.set_timeout") end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug and object then return true end
-  local done, meta
-  done, meta, err = client:call("sandbox_timeout", { sandbox_id = id, body = { timeout = timeout } }, opts, SET_TIMEOUT)
+  local done, meta, err = client:call("sandbox_timeout",
+    { sandbox_id = id, body = { timeout = timeout } }, opts, SET_TIMEOUT)
   if done == nil then return nil, meta, err end
   if object then book.note(object, { end_at = book.learn(binding, meta) + timeout }) end
   return true
@@ -144,10 +138,8 @@ function M.is_running(binding, target, opts)
   local id, object
   id, object, binding = subject(binding, target, "is_running")
   if opts ~= nil then options.call(opts, nil, "Sandbox.is_running") end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
-  local where
-  where, message, err = client:sandbox_target(object and object.sandbox_domain, id)
+  local client = client_of(binding)
+  local where, message, err = client:sandbox_target(object and object.sandbox_domain, id)
   if not where then return nil, message, err end
   local up
   up, message, err = client:call("envd_health", {}, opts,
@@ -158,17 +150,14 @@ function M.is_running(binding, target, opts)
   return nil, message, err
 end
 
----@return string? host
----@return string? message
----@return e2b.Error? err
+---@return string host
 function M.get_host(binding, target, port)
   local id, object
   id, object, binding = subject(binding, target, "get_host")
   if type(port) ~= "number" or port ~= math.floor(port) or port < 1 or port > 65535 then
     raise(("get_host needs a port (1 to 65535), got %s"):format(tostring(port)))
   end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug then return ("localhost:%d"):format(port) end
   return ("%d-%s.%s"):format(port, id, object and object.sandbox_domain or client.domain)
 end
@@ -187,18 +176,16 @@ function M.get_metrics(binding, target, opts)
     options.call(opts, METRICS_OPTIONS, "Sandbox.get_metrics")
     query.from, query.to = base.epoch(opts.from, "from"), base.epoch(opts.to, "to")
   end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug then return {} end
   if object and base.older_than(object.envd_version, { 0, 1, 5 }) then
     return errors.new("unsupported", {
-      message = ("sandbox %s has no metrics: its template's envd %s is older than 0.1.5, rebuild it"):format(
+      message = ("Sandbox.get_metrics: sandbox %s has none, its template's envd %s is older than 0.1.5"):format(
         id, tostring(object.envd_version)),
       operation = "Sandbox.get_metrics", sandbox_id = id, sent = "no", retryable = false,
     })
   end
-  local rows, meta
-  rows, meta, err = client:call("sandbox_metrics", { sandbox_id = id, query = query }, opts, METRICS)
+  local rows, meta, err = client:call("sandbox_metrics", { sandbox_id = id, query = query }, opts, METRICS)
   if rows == nil then return nil, meta, err end
   return rows
 end

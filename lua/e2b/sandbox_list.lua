@@ -68,7 +68,7 @@ local function v1_arguments(query)
   local lack = v1_lacks(query)
   if lack then
     return errors.new("unsupported", {
-      message = "this service has only the old list of sandboxes: " .. lack,
+      message = "Sandbox.list: this service has only the old list of sandboxes: " .. lack,
       operation = "Sandbox.list", sent = "no", retryable = false,
     })
   end
@@ -186,15 +186,13 @@ function M.list(binding, opts)
   local pages
 
   local function fetch(next_token)
-    local client, message, err = base.client_of(binding)
-    if not client then return nil, message, err end
+    local client = base.client_of(binding)
     if first then
       first = false
       fits = checker(query, query.template and resolver(client, query.template, opts))
     end
     query.next_token = next_token
-    local rows, meta
-    rows, meta, err = client:call_either("sandbox_list", "sandbox_list_v1", { query = query },
+    local rows, meta, err = client:call_either("sandbox_list", "sandbox_list_v1", { query = query },
       function() return v1_arguments(query) end, opts, context)
     if rows == nil then return nil, meta, err end
     book.learn(binding, meta)

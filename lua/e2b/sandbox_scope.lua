@@ -38,7 +38,7 @@ end
 local function cancelled(sandbox)
   M.close(sandbox)
   return require("e2b.errors").new("cancelled", {
-    message = "cancelled while the sandbox was made; it was killed again",
+    message = "Sandbox.with: cancelled while the sandbox was made; it was killed again",
     operation = "Sandbox.with", sandbox_id = sandbox.sandbox_id, retryable = false,
   })
 end

@@ -52,8 +52,7 @@ function M.connect(binding, target, opts)
     options.call(opts, START_OPTIONS, "Sandbox.connect")
     timeout, memory = base.seconds(opts.timeout, "timeout"), base.memory_of(opts)
   end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug then
     return object or setmetatable({ sandbox_id = id, sandbox_domain = client.domain, metadata = {} }, binding.mt)
   end
@@ -64,15 +63,12 @@ local RESUME = { operation = "Sandbox.resume", resource = "sandbox" }
 -- The route's own default is 15 seconds, too short to be meant by anybody.
 local RESUME_TIMEOUT = 300
 
--- A failure of ours in the place of the server's, with its facts kept and a better sentence.
-local function reworded(err, message)
-  err.message = message
-  return nil, message, err
-end
-
+-- The way out belongs into the message: the official SDKs know only connect, and it does what was probably meant.
 local function running_already(id, err)
-  return reworded(err, ("sandbox %s can't be resumed: it is running already, or changing its state; "):format(id)
-    .. "Sandbox.connect extends a running sandbox and resumes a paused one")
+  local said = err.server_message and (" (%d: %s)"):format(err.status, err.server_message) or ""
+  err.message = ("Sandbox.resume: sandbox %s is running already, or changing its state%s; "):format(id, said)
+    .. "Sandbox.connect extends a running sandbox and resumes a paused one"
+  return nil, err.message, err
 end
 
 ---@return e2b.Sandbox? sandbox
@@ -86,22 +82,20 @@ function M.resume(binding, target, opts)
     options.call(opts, START_OPTIONS, "Sandbox.resume")
     timeout, memory = base.seconds(opts.timeout, "timeout") or RESUME_TIMEOUT, base.memory_of(opts)
   end
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   local deadline = base.deadline_of(client, opts)
-  local row, meta
-  row, meta, err = client:call("sandbox_resume",
+  local row, meta, err = client:call("sandbox_resume",
     { sandbox_id = id, body = { timeout = timeout, memory = memory } }, opts, RESUME)
   if row ~= nil then return started(binding, client, object, id, row, meta, timeout, true) end
   if err.kind == "conflict" then return running_already(id, err) end
   if err.status ~= 405 and err.status ~= 410 then return nil, meta, err end
   -- The service has dropped the route. connect would also extend a running sandbox, which resume doesn't do.
   local context = { operation = "Sandbox.resume", resource = "sandbox", deadline = deadline }
-  row, message, err = calls.fetch(binding, client, id, opts, context)
-  if row == nil then return nil, message, err end
+  row, meta, err = calls.fetch(binding, client, id, opts, context)
+  if row == nil then return nil, meta, err end
   if row.state == "running" then
     local _, _, conflict = errors.new("conflict", {
-      message = "running already", operation = "Sandbox.resume", sandbox_id = id, sent = "yes", retryable = false,
+      operation = "Sandbox.resume", sandbox_id = id, sent = "yes", retryable = false,
     })
     return running_already(id, conflict)
   end
@@ -118,7 +112,7 @@ local CREATE = { operation = "Sandbox.create", resource = "template" }
 local function refuse_old(binding, object, opts)
   local id, version = object.sandbox_id, object.envd_version
   local killed, why = calls.kill(binding, object, { request_timeout = opts and opts.request_timeout })
-  local message = ("the template %s is too old (envd %s, 0.1.0 or later is needed): rebuild it; "):format(
+  local message = ("Sandbox.create: the template %s is too old (envd %s, 0.1.0 is needed): rebuild it; "):format(
     tostring(object.name or object.template_id), tostring(version))
   if killed then
     message = message .. "its sandbox was killed"
@@ -168,16 +162,14 @@ end
 ---@return e2b.Error? err
 function M.send(binding, prepared)
   local body, opts = prepared.body, prepared.opts
-  local client, message, err = client_of(binding)
-  if not client then return nil, message, err end
+  local client = client_of(binding)
   if client.debug then
     return setmetatable({
       sandbox_id = "debug_sandbox_id", template_id = body.template, envd_version = "99.99.99", state = "running",
       sandbox_domain = client.domain, metadata = body.metadata or {}, estimated = true,
     }, binding.mt)
   end
-  local row, meta
-  row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
+  local row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
     function() return { body = require("e2b.sandbox_create").body_v1(body) } end, opts, CREATE)
   if row == nil then return nil, meta, err end
   local now = book.learn(binding, meta)

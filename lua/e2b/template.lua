@@ -76,7 +76,7 @@ local function v1_arguments(query)
   for _, name in ipairs(OPTIONS) do
     if query[name] ~= nil then
       return errors.new("unsupported", {
-        message = ("this service has only the old list of templates: it has no %s"):format(name),
+        message = ("Template.list: this service has only the old list of templates: it has no %s"):format(name),
         operation = "Template.list", sent = "no", retryable = false,
       })
     end
@@ -85,7 +85,7 @@ local function v1_arguments(query)
 end
 
 --- Makes the Template class of a client.
----@param source fun(): table?, string?, e2b.Error? hands out the client, when one is needed
+---@param source fun(): e2b.Client hands out the client, when one is needed
 ---@param name string what the class prints as
 ---@return e2b.TemplateClass
 function M.bind(source, name)
@@ -108,11 +108,9 @@ function M.bind(source, name)
     end
 
     local function fetch(next_token)
-      local client, message, err = base.client_of(binding)
-      if not client then return nil, message, err end
+      local client = base.client_of(binding)
       query.next_token = next_token
-      local rows, meta
-      rows, meta, err = client:call_either("template_list", "template_list_v1", { query = query },
+      local rows, meta, err = client:call_either("template_list", "template_list_v1", { query = query },
         function() return v1_arguments(query) end, opts, CONTEXT)
       if rows == nil then return nil, meta, err end
       for _, row in ipairs(rows) do
