@@ -1,5 +1,6 @@
 /* transfer:result(): what became of it, as Lua values. */
 #include "engine.h"
+#include "shape.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,17 +17,20 @@ static void push_header(lua_State *L, const e2b_transfer *t, int which)
 static void push_date(lua_State *L, const e2b_transfer *t)
 {
     const e2b_span *span = &t->header[E2B_H_DATE];
-    char text[64];
-    time_t when = -1;
-    if (span->at != 0 && span->len < sizeof text) {
-        memcpy(text, t->slot->meta.data + span->at - 1, span->len);
-        text[span->len] = '\0';
-        when = curl_getdate(text, NULL);
+    long long seconds = -1;
+    if (span->at != 0) {
+        const char *date = t->slot->meta.data + span->at - 1;
+        char text[64];
+        if (!e2b_time_http(date, span->len, &seconds) && span->len < sizeof text) {
+            memcpy(text, date, span->len);
+            text[span->len] = '\0';
+            seconds = (long long)curl_getdate(text, NULL); /* knows every form there is, and takes its time */
+        }
     }
-    if (when == (time_t)-1)
+    if (seconds == -1)
         lua_pushnil(L);
     else
-        e2b_pushwhole(L, (long long)when);
+        e2b_pushwhole(L, seconds);
 }
 
 static void push_total(lua_State *L, const e2b_transfer *t)
@@ -196,6 +200,7 @@ static void push_facts(lua_State *L, const e2b_transfer *t)
     }
     if (!t->headers_done)
         return;
+    e2b_target_mask(t->target, slot->meta.data, slot->meta.len);
     lua_pushinteger(L, (lua_Integer)t->status);
     lua_setfield(L, facts, "status");
     push_date(L, t);
@@ -205,8 +210,11 @@ static void push_facts(lua_State *L, const e2b_transfer *t)
     set_header(L, facts, "content_type", t, E2B_H_TYPE);
     if (t->status >= 300 && t->status < 400 && push_location_host(L, t))
         lua_setfield(L, facts, "location_host");
-    if (!t->success && slot->answer.len > 0)
-        e2b_error_body(L, facts, slot->answer.data + slot->answer.head, slot->answer.len);
+    if (!t->success && slot->answer.len > 0) {
+        char *body = slot->answer.data + slot->answer.head;
+        e2b_target_mask(t->target, body, slot->answer.len);
+        e2b_error_body(L, facts, body, slot->answer.len);
+    }
 }
 
 /* transfer:result() -> true, value, date, status, next_token, total_running, request_id | false, facts

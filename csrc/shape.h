@@ -103,6 +103,7 @@ void e2b_push_escaped(lua_State *L, const char *s, size_t len, const char *mark)
 #define E2B_TIME_SIZE 32
 int e2b_time_parse(const char *s, size_t len, long long *seconds);
 size_t e2b_time_format(double seconds, char *to);
+int e2b_time_http(const char *s, size_t len, long long *seconds);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

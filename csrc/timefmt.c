@@ -4,6 +4,7 @@
 #include "shape.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FIRST_SECOND (-62167219200.0) /* 0000-01-01T00:00:00Z */
 #define LAST_SECOND 253402300799.0    /* 9999-12-31T23:59:59Z */
@@ -90,6 +91,27 @@ int e2b_time_parse(const char *s, size_t len, long long *seconds)
         return 0;
     }
     *seconds = days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
+    return 1;
+}
+
+/* The form in which servers write a Date header: "Sun, 06 Nov 1994 08:49:37 GMT". 0 for any other. */
+int e2b_time_http(const char *s, size_t len, long long *seconds)
+{
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    int year, month, day, hour, minute, second;
+
+    if (len != 29 || s[3] != ',' || s[19] != ':' || s[22] != ':' || memcmp(s + 25, " GMT", 4) != 0)
+        return 0;
+    for (month = 0; month < 12 && memcmp(s + 8, months + 3 * month, 3) != 0; month++) {
+    }
+    year = digits(s + 12, 4);
+    day = digits(s + 5, 2);
+    hour = digits(s + 17, 2);
+    minute = digits(s + 20, 2);
+    second = digits(s + 23, 2);
+    if (month == 12 || year < 0 || day < 1 || day > days_in_month(year, month + 1)) return 0;
+    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60) return 0;
+    *seconds = days_from_civil(year, month + 1, day) * 86400 + hour * 3600 + minute * 60 + second;
     return 1;
 }
 

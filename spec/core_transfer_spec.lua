@@ -162,6 +162,19 @@ describe("a result", function()
     support.assert_no_secret("cursor", transfer, engine)
   end)
 
+  it("understands the Date header in each form that HTTP allows", function()
+    local dates = { "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
+      "Thu, 29 Feb 2024 23:59:60 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "yesterday" }
+    local answers = {}
+    for i, date in ipairs(dates) do answers[i] = { status = 200, body = "[]", headers = { Date = date } } end
+    local target, seen = exchange.target(watch.answers(answers)), {}
+    for i = 1, #dates do
+      local _, _, date = exchange.run(exchange.raw(target, "/"))
+      seen[i] = date or "none"
+    end
+    assert.same({ 784111777, 784111777, 784111777, 1709251200, 0, "none" }, seen)
+  end)
+
   it("of another status has the server's words and headers", function()
     local server = watch.answers({
       { status = 404, body = '{"code":404,"message":"no such sandbox","error_code":"gone"}',
