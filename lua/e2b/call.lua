@@ -69,8 +69,8 @@ local function limited(work, gate_, context, args)
   })
 end
 
--- Calls core.transfer and runs it. The fields of `plan` are read before anything can be suspended, so there is one table
--- for all calls of a client.
+-- Calls core.transfer and runs it. The fields of `plan` are read before anything can be suspended, so there is one
+-- table for all calls of a client.
 local function attempt(state, target, row, args, opts, work, loop)
   local cfg, plan = state.config, state.plan
   local connect, between = opts.connect_timeout or cfg.connect_timeout, opts.idle_timeout or cfg.idle_timeout
@@ -174,7 +174,7 @@ end
 ---@param name string row of the table of calls
 ---@param args table? path parameters, query, body
 ---@param opts table? request_timeout, connect_timeout, idle_timeout, retries
----@param context table? operation, sandbox_id, resource; target for what isn't the API; deadline on the clock of core.now()
+---@param context table? operation, sandbox_id, resource; target for what isn't the API; deadline (clock of core.now())
 ---@param deadline number? of a larger whole
 ---@return any value
 ---@return table|string meta_or_message
@@ -206,8 +206,18 @@ end
 
 M.call = call
 
---- An older service doesn't know the v2 route. What v1 answered is remembered only when it succeeded: a 404 can as well be
--- about the sandbox or the template.
+--- Makes a call by its v2 route and, where the service doesn't know that, by its v1 route. v1 is remembered only when
+--- it succeeded: a 404 can as well be about the sandbox or the template.
+---@param state table of the client
+---@param v2 string row
+---@param v1 string row
+---@param args table
+---@param args_of_v1 fun(): table?, string?, e2b.Error? the arguments for v1, or why it can't do this
+---@param opts table?
+---@param context table?
+---@return any value
+---@return table|string meta_or_message
+---@return e2b.Error? err
 function M.call_either(state, v2, v1, args, args_of_v1, opts, context)
   local timeout = opts and opts.request_timeout or state.config.request_timeout
   local deadline = context and context.deadline or timeout > 0 and now() + timeout or nil

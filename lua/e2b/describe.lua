@@ -1,5 +1,5 @@
 --- The sentences of failed calls: the operation, what the server or the network said, and a way out.
---- Texts of the caller's and the server's are bounded and freed of control characters; what looks like a key is left out.
+--- Texts of the caller's and the server's are bounded and freed of control characters; what looks like a key is cut.
 local M = {}
 
 local KEYS_PAGE = "https://e2b.dev/dashboard?tab=keys"
@@ -30,7 +30,7 @@ end
 
 local function seconds(value)
   if value == nil then return "the time given" end
-  return ("%.4g s"):format(value)
+  return (value < 100 and "%.3g s" or "%.0f s"):format(value)
 end
 
 -- "what happened" with the status and the server's own words.

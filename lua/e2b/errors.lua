@@ -123,8 +123,8 @@ end
 
 --- What a failed transfer becomes.
 ---@param facts table of transfer:result()
----@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes, and the
----  clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
+---@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes, and
+---  the clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
 ---@return nil
 ---@return string message
 ---@return e2b.Error err

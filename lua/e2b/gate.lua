@@ -1,6 +1,6 @@
 --- What stands before an operation after a 429: its calls queue. When the wait that the limiter asked for is over,
---- one goes through; each call that got past the limiter lets two more follow, another 429 closes the gate again. So a burst
---- of calls spends few of its attempts on finding out that it is still too early.
+--- one goes through; each call that got past the limiter lets two more follow, another 429 closes the gate again. So a
+--- burst of calls spends few of its attempts on finding out that it is still too early.
 --- No polling: the head of the queue has the timer, and whoever changes the gate wakes whom it concerns.
 local core = require("e2b.core")
 local tasks = require("e2b.tasks")

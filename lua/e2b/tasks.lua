@@ -317,8 +317,8 @@ local LIMIT = 100
 --- Calls fn(item, index) for each item of a list, several at a time, and waits for all of them.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): any
----@param opts? { limit?: integer, timeout?: number } limit: how many at a time (100); timeout: seconds after which those
----  that have not ended are cancelled, and those that have not begun never begin
+---@param opts? { limit?: integer, timeout?: number } limit: how many at a time (100); timeout: seconds after which
+---  those that have not ended are cancelled, and those that have not begun never begin
 ---@return e2b.Entry[] results one for each item, in their order
 ---@return integer failed how many of them are not ok
 function M.map(list, fn, opts)
