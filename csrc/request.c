@@ -39,7 +39,7 @@ static int push_segment(struct e2b_request *r, int args, const char *name, size_
     if (len == 0)
         return complain(r, &at, "it must not be empty");
     /* These stay as they are when escaped, and would be read as steps between folders. */
-    if (strcmp(s, ".") == 0 || strcmp(s, "..") == 0)
+    if ((len == 1 || len == 2) && memcmp(s, "..", len) == 0)
         return complain(r, &at, "\".\" and \"..\" can't be sent");
     e2b_push_escaped(L, s, len, "%");
     return 1;

@@ -9,7 +9,7 @@
 
 #define EXACT 9007199254740992.0 /* 2^53 */
 #define WRITTEN_EXACTLY 1e14     /* cjson writes 14 digits */
-#define DIGITS_END 9223372036854775807.0
+#define DIGITS_END 1e21 /* whole numbers from here on are written with 14 digits and an exponent */
 #define MAX_BODY (64u << 20) /* four times what the service takes */
 
 struct walk {
@@ -74,7 +74,7 @@ static int write_number(struct walk *w, e2b_kind kind, const struct e2b_place *a
     {
         if (d >= DIGITS_END || d <= -DIGITS_END)
             return 1;
-        snprintf(text, sizeof text, E2B_DIGITS_MARK "%lld", (long long)d);
+        snprintf(text, sizeof text, E2B_DIGITS_MARK "%.0f", d);
     }
     lua_pop(L, 1);
     lua_pushstring(L, text);
