@@ -150,6 +150,30 @@ describe("leaving a scope", function()
     assert.matches("i00000000000000000000/.. could not be killed", result.out, 1, true)
   end)
 
+  it("gives the kill a time of its own", function()
+    assert.equal(10, require("e2b.sandbox_scope").KILL_SECONDS)
+    local silent = peer.start([[
+      conn:serve(function(request)
+        if request.method == "POST" then
+          conn:answer({ status = 201, body = '{"sandboxID":"i1","templateID":"t","envdVersion":"0.2.0"}' })
+        end
+      end)
+    ]])
+    local result = support.run([[
+      local core = require("e2b.core")
+      require("e2b.sandbox_scope").KILL_SECONDS = 0.3
+      local client = require("e2b").client()
+      local began
+      local value = client.Sandbox.with({ request_timeout = 30 }, function() began = core.now() return "value" end)
+      print(value, core.now() - began)
+    ]], { env = { E2B_API_KEY = "key", E2B_API_URL = silent.url } })
+    silent:stop()
+    assert.equal(0, result.code, result.err)
+    local seconds = tonumber(result.out:match("^value\t([%d.]+)"))
+    assert.is_true(seconds >= 0.3 and seconds < 0.3 + support.tolerance, result.out)
+    assert.matches("sandbox i1 could not be killed", result.err, 1, true)
+  end)
+
   if (loadstring or load)("local x <close> = nil") then -- luacheck: ignore 113
     it("by a variable that is to be closed", function()
       local chunk = assert(load([[

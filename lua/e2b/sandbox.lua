@@ -12,7 +12,7 @@ local M = {}
 ---@field template_id string?
 ---@field name string? the template's alias
 ---@field state string? "running", "paused", "killed", or a word of a newer service
----@field metadata table<string, string>
+---@field metadata table<string, string>? nil only when no answer told it: after a static connect or resume
 ---@field started_at integer? seconds since the epoch
 ---@field end_at integer? seconds since the epoch
 ---@field estimated boolean? true: `state`, `started_at` and `end_at` were worked out here; `get_info` fetches the facts

@@ -157,6 +157,9 @@ function M.get_host(binding, target, port)
   if type(port) ~= "number" or port ~= math.floor(port) or port < 1 or port > 65535 then
     raise(("get_host needs a port (1 to 65535), got %s"):format(tostring(port)))
   end
+  if not id:find("^[%w_-]+$") then
+    raise(("get_host: %q can't be part of a host name"):format(id:gsub("%c", "?"):sub(1, 64)))
+  end
   local client = client_of(binding)
   if client.debug then return ("localhost:%d"):format(port) end
   return ("%d-%s.%s"):format(port, id, object and object.sandbox_domain or client.domain)

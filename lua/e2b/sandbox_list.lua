@@ -57,9 +57,9 @@ local function v1_lacks(query)
   if not (state and #state == 1 and state[1] == "running") then
     return "it lists running sandboxes only (ask for state = { \"running\" })"
   end
-  if query.order == "asc" then return "it has no order" end
+  if query.order == "asc" then return "it knows one order only, newest first" end
   for _, name in ipairs({ "started_after", "template", "limit", "next_token" }) do
-    if query[name] ~= nil then return ("it has no %s"):format(name) end
+    if query[name] ~= nil then return ("it knows no %s"):format(name) end
   end
   return nil
 end
@@ -68,7 +68,7 @@ local function v1_arguments(query)
   local lack = v1_lacks(query)
   if lack then
     return errors.new("unsupported", {
-      message = "Sandbox.list: this service has only the old list of sandboxes: " .. lack,
+      message = "Sandbox.list: the service doesn't know GET /v2/sandboxes, and the older list can't do this: " .. lack,
       operation = "Sandbox.list", sent = "no", retryable = false,
     })
   end

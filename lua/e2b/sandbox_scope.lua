@@ -1,5 +1,6 @@
 --- Leaving a scope kills the sandbox: `<close>` and `with`. Garbage collection never does.
 local compat = require("e2b.compat")
+local format = require("e2b.format")
 local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
 local calls = require("e2b.sandbox_calls")
@@ -8,8 +9,8 @@ local tasks = require("e2b.tasks")
 
 local M = {}
 
--- A program that is leaving must not hang on a service that doesn't answer.
-local KILL_SECONDS = 10
+--- A program that is leaving must not hang on a service that doesn't answer.
+M.KILL_SECONDS = 10
 
 --- Kills for good measure: shielded from cancelling, never raising; a sandbox that stays behind is named where its
 --- owner will see it, for it costs money until its timeout.
@@ -18,12 +19,12 @@ function M.close(sandbox)
   if sandbox.state == "killed" then return end
   local binding = base.binding_of(sandbox)
   local returned, killed, message = tasks.pcall(tasks.shield, function()
-    return calls.kill(binding, sandbox, { request_timeout = KILL_SECONDS })
-  end, KILL_SECONDS)
+    return calls.kill(binding, sandbox, { request_timeout = M.KILL_SECONDS })
+  end, M.KILL_SECONDS)
   if returned and killed then return end
   local why = tostring(returned and message or killed)
   local text = ("sandbox %s could not be killed and goes on until its timeout: %s"):format(
-    tostring(sandbox.sandbox_id), why)
+    format.clean(sandbox.sandbox_id), why)
   pcall(function()
     if binding.client then
       binding.client:log({

@@ -28,7 +28,6 @@ local function started(binding, client, object, id, row, meta, timeout, resumed)
   if resumed then entry.started_at = now end
   book.enter(object, row, entry)
   if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
-  if object.metadata == nil then object.metadata = {} end
   return object
 end
 
@@ -54,7 +53,7 @@ function M.connect(binding, target, opts)
   end
   local client = client_of(binding)
   if client.debug then
-    return object or setmetatable({ sandbox_id = id, sandbox_domain = client.domain, metadata = {} }, binding.mt)
+    return object or setmetatable({ sandbox_id = id, sandbox_domain = client.domain }, binding.mt)
   end
   return connect(binding, client, id, object, timeout, memory, opts, CONNECT)
 end

@@ -76,7 +76,7 @@ local function v1_arguments(query)
   for _, name in ipairs(OPTIONS) do
     if query[name] ~= nil then
       return errors.new("unsupported", {
-        message = ("Template.list: this service has only the old list of templates: it has no %s"):format(name),
+        message = "Template.list: the service doesn't know GET /v2/templates, and the older list has no " .. name,
         operation = "Template.list", sent = "no", retryable = false,
       })
     end
