@@ -4,8 +4,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_HEADERS 1000
+/* A shorter value is no secret, and would make holes in innocent words. */
+#define SHORTEST_SECRET 6
 
 static int is_token(unsigned char c)
 {
@@ -252,6 +255,35 @@ static int target_new(lua_State *L)
         lua_pop(L, 3);
     }
     return 1;
+}
+
+/* Does the header line hold what nobody may see? */
+static int is_secret(const char *line, size_t name_len)
+{
+    static const char *const words[] = { "key", "token", "secret", "auth", "cookie" };
+    size_t i, w;
+    for (w = 0; w < sizeof words / sizeof *words; w++)
+        for (i = 0; i + strlen(words[w]) <= name_len; i++)
+            if (strncasecmp(line + i, words[w], strlen(words[w])) == 0)
+                return 1;
+    return 0;
+}
+
+/* A server that repeats the key it was given, in its complaint say, must not bring it into a message. */
+void e2b_target_mask(const e2b_target *target, char *text, size_t len)
+{
+    const struct curl_slist *header;
+    for (header = target->headers; header != NULL; header = header->next) {
+        const char *colon = strchr(header->data, ':'), *value;
+        size_t value_len, i;
+        if (colon == NULL || !is_secret(header->data, (size_t)(colon - header->data)))
+            continue;
+        value = colon + 2;
+        value_len = strlen(value);
+        for (i = 0; value_len >= SHORTEST_SECRET && i + value_len <= len; i++)
+            if (text[i] == *value && memcmp(text + i, value, value_len) == 0)
+                memset(text + i, '*', value_len);
+    }
 }
 
 void e2b_target_unref(e2b_target *target)
