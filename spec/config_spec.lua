@@ -55,8 +55,9 @@ describe("config", function()
   end)
 
   it("takes an empty text for not given, and false and 0 for values", function()
-    local cfg, key = resolve({ api_key = "", domain = "", api_url = "", sandbox_url = "", request_timeout = 0, retries = 0 },
-      { E2B_API_KEY = "", E2B_DOMAIN = "env.example", E2B_API_URL = "", E2B_DEBUG = "" })
+    local cfg, key = resolve({
+      api_key = "", domain = "", api_url = "", sandbox_url = "", request_timeout = 0, retries = 0,
+    }, { E2B_API_KEY = "", E2B_DOMAIN = "env.example", E2B_API_URL = "", E2B_DEBUG = "" })
     assert.is_nil(key)
     assert.equal("https://api.env.example", cfg.api_url)
     assert.equal(0, cfg.request_timeout)
@@ -65,7 +66,9 @@ describe("config", function()
   end)
 
   it("reads E2B_DEBUG whatever its case; debug is on this machine", function()
-    for text, expected in pairs({ ["true"] = true, TRUE = true, True = true, ["1"] = false, yes = false, ["false"] = false }) do
+    for text, expected in pairs({
+      ["true"] = true, TRUE = true, True = true, ["1"] = false, yes = false, ["false"] = false,
+    }) do
       assert.equal(expected, resolve({}, { E2B_DEBUG = text }).debug)
     end
     local cfg = resolve({ debug = true })
@@ -77,10 +80,13 @@ describe("config", function()
   it("raises on options that are not right, and names them", function()
     for name, values in pairs({
       api_key = { 5, {}, true }, domain = { 5, "https://e2b.app", "a b", "a/b", "x\r\ny" },
-      api_url = { 5, "api.e2b.app", "ftp://x", "https://", "https://u:p@x", "https://x?q", "https://x y", "https://x#f" },
+      api_url = {
+        5, "api.e2b.app", "ftp://x", "https://", "https://u:p@x", "https://x?q", "https://x y", "https://x#f",
+      },
       sandbox_url = { "x", "file:///etc" }, debug = { "true", 1 }, request_timeout = { -1, "1" }, retries = { 1.5, -1 },
       headers = { "x" }, proxy = { true, 5 }, ca_file = { 5 }, user_agent = { "a\nb", 1 }, integration = { "a\nb" },
-      logger = { {}, "x" }, connections = { 0, 1.5, "5" }, max_answer_bytes = { 0 }, loop = { "uv5", {}, 5 }, getenv = { {} },
+      logger = { {}, "x" }, connections = { 0, 1.5, "5" }, max_answer_bytes = { 0 }, loop = { "uv5", {}, 5 },
+      getenv = { {} },
     }) do
       for _, value in ipairs(values) do
         local ok, message = pcall(config.read, { [name] = value })
@@ -107,17 +113,11 @@ describe("config", function()
     assert.is_nil(resolve({ api_url = "https://x" }, { E2B_API_URL = "broken" }).trouble)
   end)
 
-  it("sends E2B's headers, and the caller's win whatever their case", function()
+  it("sends nothing about the machine, and the caller's headers, the later ones winning whatever their case", function()
     local cfg = resolve()
-    assert.equal("lua", header(cfg, "lang"))
-    assert.equal(version, header(cfg, "package_version"))
-    assert.equal("e2b", header(cfg, "publisher"))
-    assert.is_string(header(cfg, "lang_version"))
-    assert.is_string(header(cfg, "system"))
-    assert.matches("^lua", header(cfg, "sdk_runtime"))
     assert.equal("e2b-lua-sdk/" .. version, cfg.user_agent)
-    cfg = resolve({ headers = { Lang = "mine", ["X-One"] = "1", ["x-two"] = "a" }, api_headers = { ["X-TWO"] = "b" } })
-    assert.equal("mine", header(cfg, "lang"))
+    assert.same({}, cfg.headers)
+    cfg = resolve({ headers = { ["X-One"] = "1", ["x-two"] = "a" }, api_headers = { ["X-TWO"] = "b" } })
     assert.equal("1", header(cfg, "x-one"))
     assert.equal("b", header(cfg, "x-two"))
     assert.is_false(cfg.own_key)

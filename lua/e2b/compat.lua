@@ -41,13 +41,6 @@ function M.yieldable()
   return true
 end
 
---- "5.4", or what LuaJIT calls itself.
----@return string
-function M.lua_version()
-  if M.jit then return (tostring(M.jit.version):gsub("^LuaJIT%s+", "")) end
-  return (_VERSION:gsub("^Lua%s+", ""))
-end
-
 --- Calls `fn` when the Lua state is closed (not after an os.exit that doesn't close it). The result must be kept.
 ---@param fn fun()
 ---@return any sentinel

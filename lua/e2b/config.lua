@@ -1,7 +1,6 @@
 --- Where a client's settings come from: the call over the client over the environment over the default.
 --- The environment is read when a client is made, through a `getenv` that can be given; an empty variable counts as
 --- unset. No key is kept in here.
-local compat = require("e2b.compat")
 local options = require("e2b.options")
 local version = require("e2b.version")
 local loop = require("e2b.loop.init")
@@ -112,16 +111,6 @@ end
 
 -- Headers ------------------------------------------------------------------------------------------------------------
 
--- E2B's own word for the system; there is no portable way to ask without starting a program.
-local function system()
-  if compat.jit then return compat.jit.os end
-  local file = io.open("/proc/sys/kernel/ostype")
-  if not file then return "Unix" end
-  local name = file:read("*l")
-  file:close()
-  return name or "Unix"
-end
-
 -- Later entries replace earlier ones of the same name, whatever the case.
 local function merge(lists)
   local merged, at = {}, {}
@@ -194,13 +183,7 @@ function M.resolve(opts)
     agent = "e2b-lua-sdk/" .. version
     if given(opts.integration, nil) then agent = agent .. " " .. opts.integration end
   end
-  local headers, at = merge({
-    {
-      lang = "lua", lang_version = compat.lua_version(), package_version = version, publisher = "e2b",
-      system = system(), sdk_runtime = compat.jit and "luajit" or "lua",
-    },
-    opts.headers or {}, opts.api_headers or {},
-  })
+  local headers, at = merge({ opts.headers or {}, opts.api_headers or {} })
   local api_agent = agent
   if at["user-agent"] then
     api_agent = headers[at["user-agent"]][2]
