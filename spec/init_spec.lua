@@ -131,6 +131,7 @@ describe("check", function()
     assert.equal("authentication", err.kind)
     assert.equal(401, err.status)
     assert.matches("doesn't look like E2B's", message, 1, true)
+    assert.equal(message, tostring(err))
     assert.matches("https://e2b.dev/dashboard?tab=keys", message, 1, true)
     support.assert_no_secret(odd, message, err)
 

@@ -134,9 +134,9 @@ describe("Sandbox.list", function()
   end)
 
   it("leaves the caller's options alone, and is not changed by them later", function()
-    local opts = { metadata = { job = "1" }, limit = 1 }
+    local opts = { metadata = { job = "1" }, limit = 1, request_timeout = 30 }
     local pages = Sandbox.list(opts)
-    opts.metadata.job, opts.limit = "2", 50
+    opts.metadata.job, opts.limit, opts.request_timeout = "2", 50, 0.000001
     assert.same({ third.sandbox_id, first.sandbox_id }, ids(assert(pages:all())))
   end)
 

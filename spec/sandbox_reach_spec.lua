@@ -90,7 +90,9 @@ describe("get_metrics", function()
     assert.equal("unsupported", err.kind)
     assert.matches("0.1.4", message, 1, true)
     assert.same({}, requests())
-    sandbox.envd_version = "0.1.10"
-    assert(sandbox:get_metrics())
+    for _, version in ipairs({ "0.1.5", "0.1.10", "1.0.0", "v0.2.1", "newest" }) do
+      sandbox.envd_version = version
+      assert(sandbox:get_metrics())
+    end
   end)
 end)

@@ -1,5 +1,6 @@
 -- Template.list against the local server.
 local support = require("spec.support.support")
+local peer = require("spec.support.peer")
 local e2b = require("e2b")
 local local_server = require("e2b.server")
 
@@ -62,6 +63,18 @@ describe("Template.list", function()
     assert.matches("^template +name +cpus +memory MiB +disk MiB +public +created$", lines[1])
     local at = lines[1]:find("name", 1, true)
     for i = 2, #lines do assert.matches("^[^ ]", lines[i]:sub(at)) end
+  end)
+
+  it("takes a template that has no name and nothing else", function()
+    local bare = peer.answers({ { status = 200, body = '[{"templateID":"t1","createdBy":null,"newField":[1]}]' } })
+    local page = assert(client_of({ url = bare.url, api_key = "key" }).Template.list():next_items())
+    bare:stop()
+    assert.same({}, page[1].names)
+    assert.same({}, page[1].aliases)
+    assert.same({ newField = { 1 } }, page[1].extra)
+    assert.is_nil(page[1].created_by)
+    assert.equal("Template(t1)", tostring(page[1]))
+    assert.matches("\nt1$", tostring(page))
   end)
 
   it("falls back to the old list, which has no pages", function()

@@ -19,7 +19,7 @@ function M.close(sandbox)
   if sandbox.state == "killed" then return end
   local binding = base.binding_of(sandbox)
   local returned, killed, message = tasks.pcall(tasks.shield, function()
-    return calls.kill(binding, sandbox, { request_timeout = M.KILL_SECONDS })
+    return calls.kill(binding, sandbox)
   end, M.KILL_SECONDS)
   if returned and killed then return end
   local why = tostring(returned and message or killed)

@@ -137,24 +137,13 @@ local function definitions()
   }
 end
 
--- Values that JSON can carry; what an object holds beside them stays behind.
-local function plain(value)
-  local kind = type(value)
-  if kind == "table" then
-    local copy = {}
-    for key, item in pairs(value) do copy[key] = plain(item) end
-    return copy
-  end
-  if kind == "string" or kind == "number" or kind == "boolean" then return value end
-  return nil
-end
-
 local TIMES = { started_at = true, end_at = true, created_at = true, updated_at = true, last_spawned_at = true }
 
+-- Leaves the metatable behind, and with it the methods; what is in an object is plain already.
 local function row(item)
   local copy = {}
   for key, value in pairs(item) do
-    copy[key] = TIMES[key] and core.time_format(value) or plain(value)
+    copy[key] = TIMES[key] and core.time_format(value) or value
   end
   return copy
 end
