@@ -153,7 +153,7 @@ describe("a reused connection", function()
     end))
 
     it("that dies (" .. how .. ") with the first bytes of the next request", failing.test(function(t)
-      -- nothing of the second request is read by the peer: only connections can be counted, and bytes after them
+      -- of the create the peer reads one byte; sent a second time it would be read, and counted, on another connection
       local server = t:raw({ handler = texts .. [[
         local first = conn:read_request()
         conn:respond(200, OK)
@@ -167,10 +167,13 @@ describe("a reused connection", function()
       ]] })
       local client = used_once(t, server)
       t:fails({ kind = "network", sent = "maybe", retryable = false, attempts = 1 }, client.Sandbox.create())
-      assert.equal(1, server:count())
       assert.equal(1, server:count("second"))
-      assert.equal(1, server:count("connection"))
       t:works(client)
+      support.sleep(0.05)
+      assert.equal(2, server:count())
+      for _, request in ipairs(server:requests()) do
+        assert.equal("GET", request.method)
+      end
     end))
   end
 end)
