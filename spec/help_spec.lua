@@ -46,6 +46,7 @@ describe("help", function()
       assert.is_true(paginator[entry[1]] ~= nil or entry[1] == "next_token" or entry[1] == "err", entry[1])
     end
     for _, entry in ipairs(topic("task").entries) do assert.is_not_nil(task[entry[1]], entry[1]) end
+    for _, entry in ipairs(topic("tools").entries) do assert.is_function(client.tools[entry[1]]) end
     for _, entry in ipairs(topic("client").entries) do assert.is_not_nil(client[entry[1]], entry[1]) end
   end)
 
@@ -71,6 +72,7 @@ describe("help", function()
     assert.equal(help.text("template", e2b), help.text(e2b.Template, e2b))
     assert.equal(help.text("paginator", e2b), help.text(client.Template.list(), e2b))
     assert.equal(help.text("client", e2b), help.text(client, e2b))
+    assert.equal(help.text("tools", e2b), help.text(client.tools, e2b))
     assert.equal(help.text("task", e2b), help.text(tasks.spawn(function() end), e2b))
     tasks.run()
   end)

@@ -1,4 +1,6 @@
 --- e2b.help: what there is, one line each. One table; a spec compares it with the functions there are.
+local width = require("e2b.table_view").width
+
 local M = {}
 
 ---@class e2b.HelpEntry
@@ -57,6 +59,12 @@ M.topics = {
     },
   },
   {
+    name = "tools", about = "The eight platform tools: name, title, access, description, input_schema (JSON Schema).",
+    entries = {
+      { "call", "e2b.tools.call(name, args)", "check args against the schema, do it, answer a plain table" },
+    },
+  },
+  {
     name = "paginator", about = "What list returns. for item in paginator do … end, or by hand:",
     entries = {
       { "next_items", "paginator:next_items()", "the next page, a list that prints as a table" },
@@ -104,10 +112,10 @@ end
 
 local function lines_of(topic)
   local wide = 0
-  for _, entry in ipairs(topic.entries) do wide = math.max(wide, #entry[2]) end
+  for _, entry in ipairs(topic.entries) do wide = math.max(wide, width(entry[2])) end
   local lines = { topic.about }
   for _, entry in ipairs(topic.entries) do
-    lines[#lines + 1] = ("  %s%s  %s"):format(entry[2], (" "):rep(math.min(wide, 32) - #entry[2]), entry[3])
+    lines[#lines + 1] = ("  %s%s  %s"):format(entry[2], (" "):rep(wide - width(entry[2])), entry[3])
   end
   return lines
 end

@@ -187,7 +187,7 @@ function M.bind(source, name)
   ---@return string? message
   ---@return e2b.Error? err
   function Sandbox.is_running(target, opts)
-    return calls.is_running(binding, target, opts)
+    return require("e2b.sandbox_reach").is_running(binding, target, opts)
   end
 
   ---The public host name of a port of the sandbox, without a scheme. No request is made.
@@ -195,7 +195,7 @@ function M.bind(source, name)
   ---@param port integer 1 to 65535
   ---@return string host
   function Sandbox.get_host(target, port)
-    return calls.get_host(binding, target, port)
+    return require("e2b.sandbox_reach").get_host(binding, target, port)
   end
 
   ---Use of CPU, memory and disk over time; empty outside the sandbox's life. E2B API: GET /sandboxes/{id}/metrics.
@@ -206,7 +206,7 @@ function M.bind(source, name)
   ---@return string? message
   ---@return e2b.Error? err
   function Sandbox.get_metrics(target, opts)
-    return calls.get_metrics(binding, target, opts)
+    return require("e2b.sandbox_reach").get_metrics(binding, target, opts)
   end
 
   ---Seconds until the sandbox ends, by the server's clock. Negative once that is past; nil when it is paused or killed,

@@ -1,8 +1,6 @@
 --- What a Sandbox object knows about itself between two answers: state, end, tokens, and how it prints.
 --- Create, connect and resume answer without state and end, pause, kill and set_timeout answer nothing;
 --- the object works them out from the Date header and the timeout in force, and says so in `estimated`.
-local format = require("e2b.format")
-
 local M = {}
 
 -- Tokens by object: no field, so that nothing that prints or copies an object can show one.
@@ -125,6 +123,7 @@ end
 ---@param object e2b.Sandbox
 ---@return string
 function M.left(binding, object)
+  local format = require("e2b.format")
   local seconds = M.expires_in(binding, object)
   if not seconds then return "" end
   if seconds <= 0 then return "expired" end
@@ -136,6 +135,7 @@ end
 ---@param object e2b.Sandbox
 ---@return string
 function M.text(binding, object)
+  local format = require("e2b.format")
   local parts = { format.short_id(object.sandbox_id) }
   local template = object.name or object.template_id
   if template then parts[#parts + 1] = format.clean(template) end

@@ -5,11 +5,15 @@ local M = {}
 
 local CELL_MAX = 48
 
--- Width on a terminal, counted in code points: continuation bytes of UTF-8 take no column.
-local function width(text)
+--- Width on a terminal, counted in code points: continuation bytes of UTF-8 take no column.
+---@param text string
+---@return integer
+function M.width(text)
   local _, points = text:gsub("[^\128-\191]", "")
   return points
 end
+
+local width = M.width
 
 -- Cut between code points, never inside one.
 local function cut(text, limit)
@@ -64,21 +68,6 @@ function M.render(columns, rows)
   local lines = { layout(titles) }
   for r = 1, #cells do lines[r + 1] = layout(cells[r]) end
   return table.concat(lines, "\n")
-end
-
---- A metatable for lists that print as a table.
----@param columns e2b.Column[]
----@param none string what an empty list prints
----@param name string `__name` of the metatable
----@return table metatable
-function M.metatable(columns, none, name)
-  return {
-    __name = name,
-    __tostring = function(rows)
-      if rows[1] == nil then return none end
-      return M.render(columns, rows)
-    end,
-  }
 end
 
 return M
