@@ -65,7 +65,8 @@ describe("options", function()
         assert.matches(("bad option '%s' for Sandbox.kill ("):format(name), message, 1, true)
       end
     end
-    for _, good in ipairs({ { request_timeout = 0 }, { request_timeout = 0.5 }, { retries = 0 }, { retries = 7 }, {} }) do
+    local right = { { request_timeout = 0 }, { request_timeout = 0.5 }, { retries = 0 }, { retries = 7 }, {} }
+    for _, good in ipairs(right) do
       assert.equal(good, options.call(good, nil, "x"))
     end
   end)

@@ -53,7 +53,6 @@ local function build_target(state, key)
     return nil, about_key and "authentication" or "invalid_argument", fault
   end
   state.target = target
-  if cfg.connections then core.engine():connections(cfg.connections) end
   return target
 end
 

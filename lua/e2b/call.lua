@@ -83,6 +83,8 @@ local function attempt(state, target, row, args, opts, work, loop)
   local transfer, wrong = core.transfer(target, row.name, args, plan)
   if not transfer then return false, { cause = "argument", text = wrong, sent = "no" } end
   work.attempts = work.attempts + 1
+  -- Each time: the engine may be another one by now (after a fork) or have been closed.
+  if cfg.connections then core.engine():connections(cfg.connections) end
   if not cfg.logger then return exchange.run(transfer, work.deadline, loop) end
   local began = now()
   local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop)
@@ -128,7 +130,12 @@ local function perform(state, target, row, args, opts, context, work, loop)
   local api = context.target == nil
   local gate_, refused -- the gate this attempt has gone through; the 429 of the attempt before
   while true do
-    if api and retries > 0 and state.gates[row.name] then
+    local closed = state.gates[row.name]
+    if closed and not refused and closed:idle() then
+      -- Left behind by a wait that Ctrl-C broke off.
+      state.gates[row.name], closed = nil, nil
+    end
+    if closed and api and retries > 0 then
       local result
       result, gate_ = wait_for_gate(state, row, work, loop, refused ~= nil)
       if result == "cancelled" then
@@ -153,7 +160,7 @@ local function perform(state, target, row, args, opts, context, work, loop)
       return give_up(state, row, args, opts, context, a, work)
     elseif reason == "rate_limit" then
       refused = a
-      local closed = state.gates[row.name]
+      closed = state.gates[row.name]
       if closed then
         closed:close(now() + wait)
       else
@@ -237,7 +244,9 @@ function M.call_either(state, v2, v1, args, args_of_v1, opts, context)
     state.old[v2] = true
     return old_value, old_meta
   end
-  if value == nil and err and (old_err.status == 404 or old_err.status == 405) then return nil, meta, err end
+  -- Both don't know it: v2's word, unless that was about the route (405) and v1's is about the thing asked for (404).
+  local about_route = old_err.status == 405 or old_err.status == 404 and err and err.status == 404
+  if err and about_route then return nil, meta, err end
   return nil, old_meta, old_err
 end
 

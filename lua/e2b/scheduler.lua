@@ -143,13 +143,16 @@ local function drop(task)
 end
 M.drop = drop
 
+M.NO_TEXT = "error object without a text"
+
 -- What a task did when it ran: it ended, it waits, or it yielded to nobody.
 local function step(task, ok, tag, start, deadline, inside)
   local co = task.co
   if status(co) == "dead" then
     drop(task)
     if ok then return task:finish(true) end
-    return task:finish(false, tag, debug.traceback(co, tostring(tag)))
+    local shown, text = pcall(tostring, tag)
+    return task:finish(false, tag, debug.traceback(co, shown and text or M.NO_TEXT))
   end
   if tag == WAIT then
     local wait = register(task.scheduler, task, deadline, inside)

@@ -61,7 +61,7 @@ end
 
 local function describe_raise(value)
   local ok, text = pcall(tostring, value)
-  return { value = value, trace = debug.traceback(ok and text or "error object without a text", 2) }
+  return { value = value, trace = debug.traceback(ok and text or scheduler.NO_TEXT, 2) }
 end
 
 local function raised_entry(task, value, trace)
