@@ -71,27 +71,30 @@ static curl_socket_t on_open(void *owner, curlsocktype purpose, struct curl_sock
             code = curl_easy_setopt(easy, CURLOPT_##option, (value)); \
     } while (0)
 
+/* Says the whole of it each time: an earlier call of the handle may have said something else. */
 static CURLcode set_method(e2b_transfer *t, CURL *easy)
 {
     CURLcode code = CURLE_OK;
-    int is_post = strcmp(t->method, "POST") == 0;
+    const char *custom = t->method;
     if (t->from != E2B_FROM_BYTES) {
         SET(UPLOAD, 1L);
         SET(READFUNCTION, e2b_on_read);
         SET(READDATA, t);
         SET(INFILESIZE_LARGE, t->source_size);
-        SET(CUSTOMREQUEST, t->method);
-    } else if (t->body != NULL || is_post) {
+    } else if (t->body != NULL || strcmp(t->method, "POST") == 0) {
         SET(POST, 1L);
         SET(POSTFIELDS, t->body != NULL ? t->body : "");
         SET(POSTFIELDSIZE_LARGE, (curl_off_t)t->body_len);
-        if (!is_post)
-            SET(CUSTOMREQUEST, t->method);
-    } else if (strcmp(t->method, "HEAD") == 0) {
-        SET(NOBODY, 1L);
-    } else if (strcmp(t->method, "GET") != 0) {
-        SET(CUSTOMREQUEST, t->method);
+        if (strcmp(t->method, "POST") == 0)
+            custom = NULL;
+    } else {
+        SET(HTTPGET, 1L);
+        if (strcmp(t->method, "HEAD") == 0)
+            SET(NOBODY, 1L);
+        if (strcmp(t->method, "HEAD") == 0 || strcmp(t->method, "GET") == 0)
+            custom = NULL;
     }
+    SET(CUSTOMREQUEST, custom);
     return code;
 }
 
@@ -127,7 +130,6 @@ static CURLcode set_connection(e2b_transfer *t, CURL *easy)
         SET(QUICK_EXIT, 1L);
     if (engine->has_prereq) {
         SET(PREREQFUNCTION, on_prereq);
-        SET(PREREQDATA, t);
     } else if (!t->idempotent) {
         SET(FRESH_CONNECT, 1L); /* only reused connections make libcurl send a request again */
     }
@@ -148,50 +150,80 @@ static CURLcode set_connection(e2b_transfer *t, CURL *easy)
     if (target->ca_file != NULL)
         SET(CAINFO, target->ca_file);
     SET(RESOLVER_START_FUNCTION, on_resolve);
-    SET(RESOLVER_START_DATA, t);
     SET(OPENSOCKETFUNCTION, on_open);
-    SET(OPENSOCKETDATA, t);
     SET(CLOSESOCKETFUNCTION, e2b_on_closesocket);
     SET(CLOSESOCKETDATA, t->engine); /* a connection outlives its transfer */
     return code;
+}
+
+/* What is the same for all calls to one target. */
+static CURLcode set_all(e2b_transfer *t, CURL *easy)
+{
+    CURLcode code = CURLE_OK;
+    SET(ERRORBUFFER, t->slot->error);
+    SET(PATH_AS_IS, 1L);
+    SET(HEADERFUNCTION, e2b_on_header);
+    SET(SUPPRESS_CONNECT_HEADERS, 1L);
+    SET(WRITEFUNCTION, e2b_on_body);
+    if (t->to != E2B_TO_BUFFER)
+        SET(BUFFERSIZE, STREAM_BUFFER_BYTES);
+    return code == CURLE_OK ? set_connection(t, easy) : code;
+}
+
+/* What every call has of its own. */
+static CURLcode set_call(e2b_transfer *t, CURL *easy)
+{
+    CURLcode code = set_method(t, easy);
+    int gzip = (t->call->flags & E2B_GZIP) && t->engine->has_gzip;
+    SET(URL, t->url);
+    SET(HTTPHEADER, t->headers);
+    SET(PRIVATE, t);
+    SET(HEADERDATA, t);
+    SET(WRITEDATA, t);
+    SET(RESOLVER_START_DATA, t);
+    SET(OPENSOCKETDATA, t);
+    if (t->engine->has_prereq)
+        SET(PREREQDATA, t);
+    if (gzip != t->slot->kept_gzip)
+        SET(ACCEPT_ENCODING, gzip ? "gzip, deflate" : NULL);
+    t->slot->kept_gzip = gzip;
+    return code;
+}
+
+static CURLcode get_easy(e2b_engine *engine, e2b_slot *slot)
+{
+    if (slot->easy != NULL && slot->generation == engine->generation) {
+        curl_easy_reset(slot->easy);
+        return CURLE_OK;
+    }
+    slot->easy = curl_easy_init();
+    if (slot->easy == NULL)
+        return CURLE_OUT_OF_MEMORY;
+    slot->generation = engine->generation;
+    engine->easies++;
+    return CURLE_OK;
 }
 
 CURLcode e2b_easy_setup(e2b_transfer *t)
 {
     e2b_engine *engine = t->engine;
     e2b_slot *slot = t->slot;
-    CURL *easy;
+    /* Most calls go where the last one of their handle went, and setting everything anew costs some microseconds. */
+    int plain = engine->has_prereq && t->to == E2B_TO_BUFFER && t->from == E2B_FROM_BYTES &&
+                strcmp(t->method, "HEAD") != 0;
+    int kept = plain && slot->kept == t->target->serial && slot->easy != NULL &&
+               slot->generation == engine->generation;
     CURLcode code = CURLE_OK;
-    if (slot->easy != NULL && slot->generation != engine->generation)
-        slot->easy = NULL;
-    if (slot->easy == NULL) {
-        slot->easy = curl_easy_init();
-        if (slot->easy == NULL)
-            return CURLE_OUT_OF_MEMORY;
-        slot->generation = engine->generation;
-        engine->easies++;
-    } else {
-        curl_easy_reset(slot->easy);
-    }
-    easy = slot->easy;
     slot->error[0] = '\0';
-    SET(ERRORBUFFER, slot->error);
-    SET(PRIVATE, t);
-    SET(URL, t->url);
-    SET(PATH_AS_IS, 1L);
-    SET(HTTPHEADER, t->headers);
-    SET(HEADERFUNCTION, e2b_on_header);
-    SET(HEADERDATA, t);
-    SET(SUPPRESS_CONNECT_HEADERS, 1L);
-    SET(WRITEFUNCTION, e2b_on_body);
-    SET(WRITEDATA, t);
-    if ((t->call->flags & E2B_GZIP) && engine->has_gzip)
-        SET(ACCEPT_ENCODING, "gzip, deflate");
-    if (t->to != E2B_TO_BUFFER)
-        SET(BUFFERSIZE, STREAM_BUFFER_BYTES);
+    if (!kept) {
+        slot->kept = 0;
+        slot->kept_gzip = 0;
+        code = get_easy(engine, slot);
+        if (code == CURLE_OK)
+            code = set_all(t, slot->easy);
+    }
     if (code == CURLE_OK)
-        code = set_method(t, easy);
-    if (code == CURLE_OK)
-        code = set_connection(t, easy);
+        code = set_call(t, slot->easy);
+    slot->kept = code == CURLE_OK && plain ? t->target->serial : 0;
     return code;
 }

@@ -53,6 +53,7 @@ void e2b_wipe(void *data, size_t len);
 
 struct e2b_target {
     int refs;
+    size_t serial; /* no other target of this engine ever has it; from 1 on */
     size_t size; /* of this block: the struct, the list nodes, the strings */
     int https;
     const char *url;
@@ -77,6 +78,8 @@ struct e2b_slot {
     e2b_slot *next;
     CURL *easy;
     unsigned generation;  /* of the engine when easy was made; another one: made before a fork, never touch it */
+    size_t kept;          /* serial of the target whose options easy has still, or 0 */
+    int kept_gzip;
     e2b_buffer request;   /* header nodes, header lines, URL, method, body: zeroed after use */
     e2b_buffer answer;    /* body, or what of a stream has not been read */
     e2b_buffer upload;    /* what of a chunked body has not been sent */
@@ -233,6 +236,7 @@ struct e2b_engine {
     e2b_transfer *running;
     e2b_transfer *news_first, *news_last;
     size_t in_flight, transfers, targets, easies, sockets;
+    size_t serials; /* of targets, given so far */
 
     e2b_slot *idle;
     size_t idle_count;

@@ -222,6 +222,7 @@ static int target_new(lua_State *L)
     *box = target; /* from here on nothing can raise: only strings are read out of raw tables */
     engine->targets++;
     target->refs = 1;
+    target->serial = ++engine->serials;
     target->size = size;
     target->https = https;
     target->shown_len = shown;

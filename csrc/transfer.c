@@ -21,6 +21,8 @@ e2b_transfer *e2b_transfer_check(lua_State *L, int index)
 void e2b_transfer_release(e2b_transfer *t)
 {
     if (t->slot != NULL) {
+        if (t->code != CURLE_OK || t->cause != E2B_CAUSE_NONE)
+            t->slot->kept = 0; /* whatever state that left behind in the handle goes with its options */
         e2b_slot_put(t->engine, t->slot);
         t->slot = NULL;
     }
