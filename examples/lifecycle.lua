@@ -6,7 +6,8 @@ print("List Templates")
 print(assert(Template.list():next_items()))
 
 print("\nCreate Sandbox")
-local ok, message = e2b.with({ template = "base", timeout = 300, metadata = { example = "lifecycle" } }, function(sandbox)
+local options = { template = "base", timeout = 300, metadata = { example = "lifecycle" } }
+local ok, message = e2b.with(options, function(sandbox)
   print(sandbox)
 
   print("\nList Sandboxes")

@@ -50,6 +50,21 @@ describe("leaving a scope", function()
     assert.is_false(alive(id))
   end)
 
+  it("with lets a coroutine of the caller's yield in its body", function()
+    local id
+    local step = coroutine.wrap(function()
+      return Sandbox.with(nil, function(sandbox)
+        id = sandbox.sandbox_id
+        local got = coroutine.yield("out")
+        return got
+      end)
+    end)
+    assert.equal("out", step())
+    assert.is_true(alive(id))
+    assert.equal("in", step("in"))
+    assert.is_false(alive(id))
+  end)
+
   it("with answers a failed create as create does", function()
     local called = false
     local value, message, err = Sandbox.with({ template = "no-such-template" }, function() called = true end)
@@ -121,7 +136,7 @@ describe("leaving a scope", function()
         if n == 2 then return e2b.sleep(60) end
         return sandbox.sandbox_id
       end)
-    end, { timeout = 1.5 })
+    end, { timeout = 1.5 * support.slack })
     assert.is_false(results[1].ok)
     assert.is_false(results[2].ok)
     assert.is_true(results[3].ok)

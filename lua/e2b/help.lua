@@ -24,7 +24,7 @@ M.topics = {
       { "map", "e2b.map(list, fn, opts?)", "fn for every item at once: results, failed" },
       { "all", "e2b.all(f, …)", "all functions at once: results, failed" },
       { "spawn", "e2b.spawn(fn, on_done?)", "start a task: task:wait(timeout?), task:cancel(), task.state" },
-      { "run", "e2b.run()", "finish the tasks that were spawned" },
+      { "run", "e2b.run(timeout?)", "finish the tasks that were spawned" },
       { "sleep", "e2b.sleep(seconds)", "wait without holding up other tasks" },
       { "pcall", "e2b.pcall(fn, …)", "pcall that tasks can wait inside of, on Lua 5.1 too" },
       { "help", "e2b.help(what?)", "this; what: Sandbox, Template, an object, \"task\", \"paginator\"" },

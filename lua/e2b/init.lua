@@ -92,7 +92,7 @@ end
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): ...
 ---@param opts { limit: integer?, timeout: number? }? at most `limit` at once; `timeout` seconds for all
----@return { ok: boolean, value: any, message: string?, err: e2b.Error? }[] results one entry an item, in order
+---@return e2b.Entry[] results one entry { ok, value, message, err } an item, in order
 ---@return integer failed how many are not ok
 function e2b.map(list, fn, opts)
   return require("e2b.tasks").map(list, fn, opts)
@@ -100,7 +100,7 @@ end
 
 ---Calls all functions at once and waits for all.
 ---@param ... fun(): ...
----@return { ok: boolean, value: any, message: string?, err: e2b.Error? }[] results one entry a function, in order
+---@return e2b.Entry[] results one entry { ok, value, message, err } a function, in order
 ---@return integer failed how many are not ok
 function e2b.all(...)
   return require("e2b.tasks").all(...)
@@ -114,10 +114,13 @@ function e2b.spawn(fn, on_done)
   return require("e2b.tasks").spawn(fn, on_done)
 end
 
----Runs the spawned tasks until all are done.
----@return any ...
-function e2b.run()
-  return require("e2b.tasks").run()
+---Waits until all spawned tasks have ended.
+---@param timeout number? seconds; the tasks go on when they are over first
+---@return true? ok
+---@return string? message
+---@return e2b.Error? err `timeout`
+function e2b.run(timeout)
+  return require("e2b.tasks").run(timeout)
 end
 
 ---Waits; other tasks go on meanwhile.
