@@ -227,12 +227,12 @@ static int copy_request(lua_State *L, e2b_transfer *t, const parts *p, const opt
         link_line(t, &nodes[count++], &last, line);
         lua_pop(L, 2);
     }
-    if (!o->own_type) { /* an empty one keeps libcurl from sending a form's */
+    if (!o->own_type && (has_body || strcmp(t->method, "POST") == 0)) {
         char *line = at;
         if (p->type != NULL && has_body)
             at = e2b_header_write(at, "Content-Type", 12, p->type, p->type_len);
         else
-            keep(&at, "Content-Type:", 13);
+            keep(&at, "Content-Type:", 13); /* an empty one keeps libcurl from sending a form's */
         link_line(t, &nodes[count++], &last, line);
     }
     if (has_body) { /* else libcurl asks for a 100 Continue before large bodies and waits up to a second */
@@ -240,8 +240,11 @@ static int copy_request(lua_State *L, e2b_transfer *t, const parts *p, const opt
         keep(&at, "Expect:", 7);
         link_line(t, &nodes[count++], &last, line);
     }
-    if (o->header_count == 0) {
-        last->next = target->headers; /* shared: the list is never changed */
+    if (o->header_count == 0) { /* shared: the list is never changed */
+        if (last != NULL)
+            last->next = target->headers;
+        else
+            t->headers = target->headers;
     } else { /* a header of the call's own takes the place of the target's */
         size_t own = count;
         for (of_target = target->headers; of_target != NULL; of_target = of_target->next)
