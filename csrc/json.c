@@ -171,7 +171,10 @@ int e2b_json_open(lua_State *L)
     lua_getglobal(L, "require");
     lua_pushliteral(L, "cjson");
     lua_call(L, 1, 1);
-    lua_getfield(L, -1, "new");
+    if (lua_istable(L, -1))
+        lua_getfield(L, -1, "new");
+    if (!lua_isfunction(L, -1))
+        return luaL_error(L, "the module 'cjson' is not lua-cjson: it has no function 'new'");
     lua_call(L, 0, 1);
     lua_replace(L, codec);
     set(L, codec, "decode_invalid_numbers", 0, 1);

@@ -174,6 +174,13 @@ static int write_map(struct walk *w, const e2b_shape *item, const struct e2b_pla
     while (lua_next(L, map)) {
         if (!push_key(L))
             return complain(w, up, "the keys of a map must be strings");
+        if (lua_type(L, -3) == LUA_TNUMBER) {
+            lua_pushvalue(L, -1);
+            lua_rawget(L, map);
+            if (!lua_isnil(L, -1))
+                return complain(w, up, "a number and a string would be the same key");
+            lua_pop(L, 1);
+        }
         if (!write_string(w, up))
             return 0;
         lua_insert(L, -2);

@@ -248,6 +248,16 @@ describe("a request body", function()
     assert.is_truthy(refusal("sandbox_create", { body = { secure = true } }):find("^secure: there is no such field"))
   end)
 
+  it("reads its tables raw, and leaves them as they were", function()
+    local meta = { __index = error, __newindex = error, __pairs = error, __len = error }
+    local body = setmetatable({ timeout = 1.5, metadata = setmetatable({ a = "b" }, meta) }, meta)
+    assert.are.same({ timeout = 2, metadata = { a = "b" } }, (sent("sandbox_create",
+      setmetatable({ body = body }, meta))))
+    assert.are.equal(1.5, rawget(body, "timeout"))
+    local query = setmetatable({ state = setmetatable({ "running" }, meta) }, meta)
+    assert.are.equal("/v2/sandboxes?state=running", (select(2, request("sandbox_list", { query = query }))))
+  end)
+
   it("takes true and false for auto_resume", function()
     assert.are.same({ autoResume = { enabled = true } }, (sent("sandbox_create", { body = { auto_resume = true } })))
     assert.are.same({ autoResume = { enabled = false } }, (sent("sandbox_create", { body = { auto_resume = false } })))
