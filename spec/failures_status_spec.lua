@@ -114,6 +114,15 @@ describe("the answer", function()
     t:works(client)
   end))
 
+  it("404 with a web page is a wrong address, not a sandbox that is gone", failing.test(function(t)
+    local page = { status = 404, headers = { ["Content-Type"] = "text/html" }, body = "<html>nothing here</html>" }
+    local server = t:answers({ page })
+    local client = t:client(server)
+    local err = t:fails({ kind = "protocol", status = 404, retryable = false }, client.Sandbox.kill("x"))
+    assert.matches("api_url", err.message, 1, true)
+    t:works(client)
+  end))
+
   it("100 Continue and 103 Early Hints before the answer are no answer", failing.test(function(t)
     local server = t:peer([[
       conn:send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-E2B-Trace-ID: early\r\n\r\n")

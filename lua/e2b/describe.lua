@@ -106,6 +106,10 @@ local BY_KIND = {
     return with_answer(host(info) .. " doesn't know this call", facts, said)
       .. "; it may be an older or a newer version of the service"
   end,
+  protocol = function(facts, info)
+    return ("%s answered with a web page (HTTP %d), not as E2B does; check api_url or E2B_API_URL"):format(
+      host(info), facts.status)
+  end,
   too_large = function(facts, _, said)
     return with_answer("the request is too large for the server", facts, said)
   end,

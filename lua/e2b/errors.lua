@@ -76,6 +76,8 @@ local function kind_of_status(status, facts)
     -- Wait and stop share a status: only the limiter names a time. A quota has none.
     return facts.retry_after ~= nil and "rate_limit" or "quota"
   end
+  -- E2B never answers with a web page: a wrong address must not pass for "killed already".
+  if status == 404 and not facts.has_body and (facts.content_type or ""):find("^text/html") then return "protocol" end
   local kind = BY_STATUS[status]
   if kind then return kind end
   if status >= 500 then return "server" end

@@ -41,7 +41,6 @@ local RESOURCES = {
 ---@field connections integer? at most so many (100)
 ---@field max_answer_bytes integer? larger answers are refused (32 MiB)
 ---@field loop string|table|nil how to wait here; chosen for each call when not given
----@field await function? an await function of your own event loop
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
 
 ---Makes a client with its own key and settings: `client.Sandbox`, `client.Template`, `client.tools`. Clients are
@@ -91,7 +90,7 @@ end
 ---Calls `fn(item, index)` for every item, many at once, and waits for all.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): ...
----@param opts { limit: integer?, timeout: number? }? at most `limit` at once; `timeout` seconds for all
+---@param opts { limit: integer?, timeout: number? }? at most `limit` (100) at once; `timeout` seconds for all
 ---@return e2b.Entry[] results one entry { ok, value, message, err } an item, in order
 ---@return integer failed how many are not ok
 function e2b.map(list, fn, opts)
