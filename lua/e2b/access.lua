@@ -1,17 +1,16 @@
 --- The key, and where calls go with it. From here on the key lives in the target only, in C.
 local core = require("e2b.core")
 local config = require("e2b.config")
-local describe = require("e2b.describe")
-local errors = require("e2b.errors")
-local retry = require("e2b.retry")
-local tasks = require("e2b.tasks")
+local lazy = require("e2b.lazy")
+local waits = require("e2b.wait")
+
+local describe, errors, retry, tasks = lazy("e2b.describe"), lazy("e2b.errors"), lazy("e2b.retry"), lazy("e2b.tasks")
 
 local M = {}
 
 local now = core.now
 
-local NO_KEY = "there is no API key: set the variable E2B_API_KEY, or give e2b.client the option api_key; "
-  .. "keys are at " .. describe.KEYS_PAGE
+local NO_KEY = "there is no API key: set the variable E2B_API_KEY, or give e2b.client the option api_key; keys are at "
 
 --- The failure of a call before anything was sent.
 ---@return nil
@@ -65,7 +64,7 @@ end
 local function ask_key(state, context, args)
   local asking = state.asking
   if asking then
-    local _, why = tasks.await(function(done)
+    local _, why = waits.await(function(done)
       asking[done] = true
       return function() asking[done] = nil end
     end, now() + retry.PATIENCE, state.config.loop)
@@ -116,7 +115,7 @@ function M.open(state, key)
   if type(key) == "function" then
     state.key = key
   elseif key == nil and not state.config.own_key then
-    state.fault = { kind = "authentication", text = NO_KEY }
+    state.fault = { kind = "authentication", text = NO_KEY .. describe.KEYS_PAGE }
   else
     local target, kind, fault = build_target(state, key)
     if not target then state.fault = { kind = kind, text = fault } end

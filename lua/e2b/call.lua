@@ -1,16 +1,17 @@
 --- One call: attempts, waits and the gate, under one deadline.
 local core = require("e2b.core")
 local access = require("e2b.access")
-local errors = require("e2b.errors")
 local exchange = require("e2b.exchange")
-local gate = require("e2b.gate")
+local lazy = require("e2b.lazy")
 local loops = require("e2b.loop.init")
-local retry = require("e2b.retry")
-local tasks = require("e2b.tasks")
+local waits = require("e2b.wait")
+
+-- What a call that succeeds at once has no need of.
+local errors, gate, retry, tasks = lazy("e2b.errors"), lazy("e2b.gate"), lazy("e2b.retry"), lazy("e2b.tasks")
 
 local M = {}
 
-local now, refuse = core.now, access.refuse
+local now, refuse, calls = core.now, access.refuse, core.calls
 local NONE = {}
 
 local function path_of(row, args)
@@ -69,23 +70,28 @@ local function limited(work, gate_, context, args)
   })
 end
 
--- Calls core.transfer and runs it. The fields of `plan` are read before anything can be suspended, so there is one
--- table for all calls of a client.
-local function attempt(state, target, row, args, opts, work, loop)
+-- The transfer of an attempt; or nil and the facts of what can't even be sent. The fields of `plan` are read before
+-- anything can be suspended, so there is one table for all calls of a client.
+local function prepare(state, target, name, args, opts, deadline)
   local cfg, plan = state.config, state.plan
   local connect, between = opts.connect_timeout or cfg.connect_timeout, opts.idle_timeout or cfg.idle_timeout
-  plan.timeout = work.deadline and work.deadline - now() or nil
+  local left = deadline and deadline - now() or nil
+  if left and left <= 0 then return nil, { cause = "deadline", deadline = "request_timeout", sent = "no" } end
+  plan.timeout = left
   plan.connect_timeout = connect > 0 and connect or nil
   plan.idle_timeout = between > 0 and between or nil
-  if plan.timeout and plan.timeout <= 0 then
-    return false, { cause = "deadline", deadline = "request_timeout", sent = "no" }
-  end
-  local transfer, wrong = core.transfer(target, row.name, args, plan)
-  if not transfer then return false, { cause = "argument", text = wrong, sent = "no" } end
-  work.attempts = work.attempts + 1
+  local transfer, wrong = core.transfer(target, name, args, plan)
+  if not transfer then return nil, { cause = "argument", text = wrong, sent = "no" } end
   -- Each time: the engine may be another one by now (after a fork) or have been closed.
   if cfg.connections then core.engine():connections(cfg.connections) end
-  if not cfg.logger then return exchange.run(transfer, work.deadline, loop) end
+  return transfer
+end
+
+local function attempt(state, target, row, args, opts, work, loop)
+  local transfer, facts = prepare(state, target, row.name, args, opts, work.deadline)
+  if not transfer then return false, facts end
+  work.attempts = work.attempts + 1
+  if not state.config.logger then return exchange.run(transfer, work.deadline, loop) end
   local began = now()
   local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop)
   log_attempt(state, row, args, work.attempts, began, ok, a, b, c, d, e, f)
@@ -110,10 +116,10 @@ local function gated_attempt(gate_, ...)
   return finish(tasks.pcall(attempt, ...))
 end
 
-local function succeed(work, value, date, status, next_token, total_running, request_id)
+local function succeed(attempts, value, date, status, next_token, total_running, request_id)
   return value, {
     date = date, status = status, next_token = next_token, total_running = total_running, request_id = request_id,
-    attempts = work.attempts,
+    attempts = attempts,
   }
 end
 
@@ -125,12 +131,13 @@ local function wait_for_gate(state, row, work, loop, first)
   return result, gate_
 end
 
-local function perform(state, target, row, args, opts, context, work, loop)
+-- `failed`: the facts of a first attempt that was made already.
+local function perform(state, target, row, args, opts, context, work, loop, failed)
   local retries = opts.retries or state.config.retries
   local api = context.target == nil
   local gate_, refused -- the gate this attempt has gone through; the 429 of the attempt before
   while true do
-    local closed = state.gates[row.name]
+    local closed = not failed and state.gates[row.name]
     if closed and not refused and closed:idle() then
       -- Left behind by a wait that Ctrl-C broke off.
       state.gates[row.name], closed = nil, nil
@@ -146,14 +153,16 @@ local function perform(state, target, row, args, opts, context, work, loop)
       end
     end
     local ok, a, b, c, d, e, f
-    if gate_ then
+    if failed then
+      ok, a, failed = false, failed, nil
+    elseif gate_ then
       ok, a, b, c, d, e, f = gated_attempt(gate_, state, target, row, args, opts, work, loop)
       if gate_:idle() and state.gates[row.name] == gate_ then state.gates[row.name] = nil end
       gate_ = nil
     else
       ok, a, b, c, d, e, f = attempt(state, target, row, args, opts, work, loop)
     end
-    if ok then return succeed(work, a, b, c, d, e, f) end
+    if ok then return succeed(work.attempts, a, b, c, d, e, f) end
     if a.cause == "argument" then return refuse("invalid_argument", a.text, context, args) end
     local reason, wait = retry.decide(a, work.attempts, retries, work.idempotent, api)
     if not reason or now() + wait >= work.patience then
@@ -168,7 +177,7 @@ local function perform(state, target, row, args, opts, context, work, loop)
       end
     else
       refused = nil
-      local _, why = tasks.await(idle, now() + wait, loop, true)
+      local _, why = waits.await(idle, now() + wait, loop, true)
       if why == "cancelled" then
         return give_up(state, row, args, opts, context, { cause = "cancelled", sent = a.sent }, work)
       end
@@ -188,13 +197,13 @@ end
 ---@return e2b.Error? err
 local function call(state, name, args, opts, context, deadline)
   opts, context, args = opts or NONE, context or NONE, args or NONE
-  local row = core.calls[name]
-  local timeout = opts.request_timeout or state.config.request_timeout
+  local row, cfg = calls[name], state.config
+  local timeout = opts.request_timeout or cfg.request_timeout
   local began = now()
   deadline = deadline or context.deadline or timeout > 0 and began + timeout or nil
-  local limit = tasks.limit()
+  local limit = waits.limit()
   if limit and not (deadline and deadline < limit) then deadline = limit end
-  local loop = loops.choose(state.config.loop)
+  local loop = loops.choose(cfg.loop)
   local possible, why_not = loop.may_wait()
   if not possible then return refuse("unsupported", why_not, context, args) end
   local target = context.target or state.target
@@ -203,12 +212,24 @@ local function call(state, name, args, opts, context, deadline)
     target, message, err = access.target(state, context, args)
     if not target then return nil, message, err end
   end
+  local attempts, failed = 0, nil
+  if not state.gates[name] and not cfg.logger then
+    -- Nearly every call ends here.
+    local transfer
+    transfer, failed = prepare(state, target, name, args, opts, deadline)
+    if transfer then
+      attempts = 1
+      local ok, a, b, c, d, e, f = exchange.run(transfer, deadline, loop)
+      if ok then return succeed(1, a, b, c, d, e, f) end
+      failed = a
+    end
+  end
   local idempotent = row.idempotent
   if name == "raw" then idempotent = RAW_IDEMPOTENT[args.method] or false end
   return perform(state, target, row, args, opts, context, {
-    attempts = 0, began = began, deadline = deadline, patience = deadline or began + retry.PATIENCE,
+    attempts = attempts, began = began, deadline = deadline, patience = deadline or began + retry.PATIENCE,
     idempotent = idempotent,
-  }, loop)
+  }, loop, failed)
 end
 
 M.call = call

@@ -3,8 +3,10 @@ local core = require("e2b.core")
 local access = require("e2b.access")
 local calls = require("e2b.call")
 local config = require("e2b.config")
-local describe = require("e2b.describe")
+local lazy = require("e2b.lazy")
 local options = require("e2b.options")
+
+local describe = lazy("e2b.describe")
 
 -- csrc/e2b.h has the same number.
 local ABI = 1

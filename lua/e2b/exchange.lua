@@ -1,7 +1,7 @@
 --- One attempt: a transfer from its start to its result.
 local core = require("e2b.core")
 local driver = require("e2b.loop.driver")
-local tasks = require("e2b.tasks")
+local hook = require("e2b.wait")
 
 local M = {}
 
@@ -17,21 +17,27 @@ local watch, unwatch = driver.watch, driver.unwatch
 ---@return boolean ok
 ---@return any ... of transfer:result()
 function M.run(transfer, deadline, loop)
-  local started = false
-  local _, why = tasks.await(function(done)
-    core.engine():start(transfer)
-    started = true
-    watch(transfer, done)
-    return function()
-      unwatch(transfer)
+  local last, _, why = deadline and deadline + GRACE
+  local exchange = loop and loop.exchange
+  if exchange and hook.alone() then
+    why = exchange(transfer, last)
+  else
+    local started = false
+    _, why = hook.await(function(done)
+      core.engine():start(transfer)
+      started = true
+      watch(transfer, done)
+      return function()
+        unwatch(transfer)
+        transfer:cancel()
+      end
+    end, last, loop)
+    if not started then
       transfer:cancel()
+      return false, { cause = "cancelled", sent = "no" }
     end
-  end, deadline and deadline + GRACE, loop)
-  if why == "done" then return transfer:result() end
-  if not started then
-    transfer:cancel()
-    return false, { cause = "cancelled", sent = "no" }
   end
+  if why == "done" then return transfer:result() end
   local ok, facts = transfer:result()
   if not ok and why == "deadline" then facts.cause, facts.deadline = "deadline", "request_timeout" end
   return ok, facts

@@ -1,8 +1,9 @@
 --- Lists that come in pages: a generic `for` gives items, next_items() a page, all() everything.
-local errors = require("e2b.errors")
 local compat = require("e2b.compat")
+local lazy = require("e2b.lazy")
 local options = require("e2b.options")
-local tasks = require("e2b.tasks")
+
+local errors, tasks = lazy("e2b.errors"), lazy("e2b.tasks")
 
 local M = {}
 

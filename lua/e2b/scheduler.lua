@@ -5,6 +5,7 @@ local core = require("e2b.core")
 local compat = require("e2b.compat")
 local loops = require("e2b.loop.init")
 local timers = require("e2b.timers")
+local hook = require("e2b.wait")
 
 local M = {}
 
@@ -26,6 +27,7 @@ local root_of = setmetatable({}, { __mode = "k" }) -- coroutine of a pcall on 5.
 local schedulers = setmetatable({}, { __mode = "k" })
 local shields = setmetatable({}, { __mode = "k" }) -- task or coroutine -> { deadline = s? }
 local shielded = 0
+local tasks_alive = 0
 
 -- Whose waits these are: the task, else the coroutine.
 local function identity()
@@ -135,6 +137,7 @@ local function drop(task)
   local s = task.scheduler
   task_of[task.co] = nil
   s.live = s.live - 1
+  tasks_alive = tasks_alive - 1
   if s.live == 0 then
     local idlers = s.idlers
     s.idlers = {}
@@ -182,6 +185,7 @@ function M.add(s, task)
   task.scheduler = s
   task_of[task.co] = task
   s.live = s.live + 1
+  tasks_alive = tasks_alive + 1
   push(s, task)
 end
 
@@ -268,6 +272,12 @@ end
 local function told(done)
   done(nil, "cancelled")
   return function() end
+end
+
+--- Whether there is nothing here that a wait of the caller's has to take part in.
+---@return boolean
+function M.alone()
+  return tasks_alive == 0 and shielded == 0
 end
 
 --- Suspends the caller, calls `start(done)`, and returns what `done` gets; nil, "deadline" or nil, "cancelled" when
@@ -364,5 +374,7 @@ if compat.puc51 then
 else
   M.pcall = pcall
 end
+
+hook.await, hook.limit, hook.alone = M.await, M.limit, M.alone
 
 return M

@@ -8,7 +8,7 @@ local M = {}
 -- All coroutines of the process wait here together, so the tasks of one are carried on by the wait of any other.
 M.shared = true
 
-local now, drain = core.now, driver.drain
+local now, drain, watch, unwatch = core.now, driver.drain, driver.watch, driver.unwatch
 
 -- Back in Lua at least this often (seconds), so that a signal handler's hook (Ctrl-C) gets its turn.
 local SLICE = 1
@@ -19,7 +19,7 @@ function M.may_wait()
   return true
 end
 
-local function wait(engine, state, deadline)
+local function wait(engine, over, key, deadline)
   local late = false
   while true do
     local seconds = SLICE
@@ -33,7 +33,7 @@ local function wait(engine, state, deadline)
     end
     engine:wait(seconds)
     drain(engine)
-    if state.over or late then return end
+    if over[key] or late then return end
   end
 end
 
@@ -48,7 +48,7 @@ function M.await(start, deadline)
     state.over, state.a, state.b = true, a, b
     if select("#", ...) > 0 then state.more = compat.pack(...) end
   end)
-  local ok, raised = pcall(wait, core.engine(), state, deadline)
+  local ok, raised = pcall(wait, core.engine(), state, "over", deadline)
   if not ok then
     cancel()
     error(raised, 0)
@@ -59,6 +59,30 @@ function M.await(start, deadline)
   end
   cancel()
   return nil, "deadline"
+end
+
+local ended = {}
+
+local function note(transfer, event)
+  if event == "done" then ended[transfer] = true end
+end
+
+--- Sends a transfer and waits for its end: what nearly all waits are, so this makes no functions for it.
+---@param transfer userdata
+---@param deadline number? on the clock of core.now()
+---@return "done"|"deadline" why cancelled at the deadline
+function M.exchange(transfer, deadline)
+  local engine = core.engine()
+  engine:start(transfer)
+  watch(transfer, note)
+  local ok, raised = pcall(wait, engine, ended, transfer, deadline)
+  local over = ended[transfer]
+  ended[transfer] = nil
+  if over and ok then return "done" end
+  unwatch(transfer)
+  transfer:cancel()
+  if not ok then error(raised, 0) end
+  return "deadline"
 end
 
 return M
