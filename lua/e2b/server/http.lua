@@ -15,6 +15,7 @@ local MAX_BODY = 16 * 1024 * 1024
 local MAX_HEADERS = 1024 * 1024 -- bytes of one line, and of all header lines together
 local READ_TIMEOUT = 10 -- seconds for headers and body
 local WRITE_TIMEOUT = 70
+local LINGER = 2 -- seconds a refused client may go on sending
 
 -- lua-http trusts the peer with the size of lines, headers and chunks. Replaces what reads them on this one connection.
 local function bound(connection)
@@ -59,14 +60,34 @@ end
 local TEXT = { [400] = "Bad Request", [431] = "Request Header Fields Too Large" }
 
 -- Before the request line is read there is no stream state to answer through.
-local function refuse_raw(connection, status)
-  local socket = connection.socket
-  if not socket then return end
+local function refuse_raw(socket, status)
   local text = status .. " " .. TEXT[status]
   socket:clearerr()
   socket:xwrite(string.format("HTTP/1.1 %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
     .. "connection: close\r\n\r\n%s", text, #text, text), "n", 1)
-  socket:shutdown("w")
+end
+
+-- Ends the connection under a stream whose request was not read to its end. lua-http would go on reading it, in some
+-- cases for ever. What the client still sends is thrown away for a while: closing at once would reset the connection,
+-- and the answer might be lost with it.
+local function abandon(stream, answered)
+  local socket = stream.connection.socket
+  if socket and answered then
+    socket:shutdown("w")
+    socket:clearerr()
+    local deadline, left = monotime() + LINGER, MAX_BODY
+    while left > 0 do
+      local chunk = socket:xread(-65536, "b", math.max(deadline - monotime(), 0))
+      if not chunk or chunk == "" then break end
+      left = left - #chunk
+    end
+  end
+  -- A connection that keeps its dead socket would be polled for ever: take it away.
+  stream.connection:take_socket()
+  if socket then
+    socket:shutdown("rw")
+    socket:close()
+  end
 end
 
 local function write(stream, answer, method, closing)
@@ -103,7 +124,11 @@ local function read_body(stream, headers, deadline)
   while true do
     local chunk, err, errno = stream:get_next_chunk(math.max(deadline - monotime(), 0))
     if chunk == nil then
-      if err == nil then return table.concat(parts) end
+      if err == nil then
+        -- lua-http reports a body that was cut short like one that has ended, but stays open for more.
+        if stream.state == "open" then return nil, nil end
+        return table.concat(parts)
+      end
       if errno == ce.E2BIG then return nil, reply.failure(413, "request too large") end
       if errno == ce.ETIMEDOUT then return nil, reply.failure(408, "request timeout") end
       if errno == ce.EILSEQ then return nil, reply.failure(400, "malformed request body") end
@@ -113,6 +138,29 @@ local function read_body(stream, headers, deadline)
     if size > MAX_BODY then return nil, reply.failure(413, "request too large") end
     parts[#parts + 1] = chunk
   end
+end
+
+local function different(list)
+  for i = 2, list.n do
+    if list[i] ~= list[1] then return true end
+  end
+  return false
+end
+
+-- The headers could not be read: says why, as far as somebody may still listen.
+local function refuse_headers(stream, errno)
+  local socket = stream.connection.socket
+  local gone = errno == ce.ETIMEDOUT or errno == ce.EPIPE or errno == ce.ECONNRESET or not socket
+  if not gone then
+    local too_large = errno == ce.E2BIG or socket:pending() >= MAX_HEADERS
+    local status = too_large and 431 or 400
+    if stream.state == "idle" then
+      refuse_raw(socket, status)
+    else
+      write(stream, reply.failure(status, TEXT[status]), "GET", true)
+    end
+  end
+  abandon(stream, not gone)
 end
 
 local function serve(app, stream)
@@ -125,12 +173,7 @@ local function serve(app, stream)
   local deadline = monotime() + READ_TIMEOUT
   local raw, _, errno = stream:get_headers(READ_TIMEOUT)
   if not raw then
-    if errno == ce.E2BIG then
-      refuse_raw(connection, 431)
-    elseif errno == ce.EILSEQ then
-      local waiting = connection.socket and connection.socket:pending() or 0
-      refuse_raw(connection, waiting >= MAX_HEADERS and 431 or 400)
-    end
+    refuse_headers(stream, errno)
     return
   end
   local headers = {}
@@ -141,23 +184,27 @@ local function serve(app, stream)
   target = target:match("^https?://[^/?]*(.*)$") or target
   local path, query = target:match("^([^?#]*)%??([^#]*)")
   local method = headers[":method"]
+  local body, refusal
   if path:sub(1, 1) ~= "/" then
-    write(stream, reply.failure(400, "invalid request target"), method, true)
-    return
+    refusal = reply.failure(400, "invalid request target")
+  elseif different(raw:get_as_sequence("content-length")) then
+    refusal = reply.failure(400, "invalid content-length")
+  else
+    body, refusal = read_body(stream, headers, deadline)
   end
-  local body, refusal = read_body(stream, headers, deadline)
   if not body then
     if refusal then write(stream, refusal, method, true) end
+    abandon(stream, refusal)
     return
   end
   local answer = app:handle({
     method = method, path = path, query_string = query, headers = headers, body = body, connection = connection.number,
   })
   if answer.drop then
-    if connection.socket then connection.socket:shutdown() end
-    return
+    abandon(stream)
+  else
+    write(stream, answer, method, false)
   end
-  write(stream, answer, method, false)
 end
 
 ---Makes the server; it runs in the coroutines of `cq`.
@@ -176,6 +223,7 @@ function http.listen(cq, app, options)
         -- lua-http raises on some malformed headers; what it has read so far it can still answer.
         if options.log then io.stderr:write("e2b-server: ", tostring(problem), "\n") end
         http_util.yieldable_pcall(write, stream, reply.failure(400, "malformed request"), "GET", true)
+        abandon(stream, true)
       end
     end,
     onerror = function(_, _, operation, problem)
