@@ -135,6 +135,7 @@ describe("an answer that is too large", function()
       if not %s then return conn:note({ what = "gave up", at = i }) end
     end
     conn:note({ what = "sent all" })
+    conn:close()
   ]]
   local ways = {
     ["200 MB with a length"] = flood:format(

@@ -5,7 +5,7 @@ local tls = require("spec.support.tls")
 local function refused(kind, words)
   return failing.test(function(t)
     local set = tls.make()
-    local server = t:peer("", { tls = set[kind] })
+    local server = t:peer("conn:respond(200, OK)", { tls = set[kind] })
     local client = t:client(server, { ca_file = set.ca_file, retries = 0 })
     local want = { kind = "tls", sent = "no", attempts = 1, status = failing.NONE, deadline = failing.NONE }
     local err = t:fails(want, client.Sandbox.get_info("x"))
@@ -15,7 +15,7 @@ local function refused(kind, words)
     -- the next call on the same client, once the server has got itself a good certificate
     local port = server.port
     server:stop()
-    t:peer("", { tls = set.good, port = port })
+    t:peer("conn:respond(200, OK)", { tls = set.good, port = port })
     t:works(client)
   end)
 end
@@ -37,7 +37,7 @@ describe("TLS", function()
 
   it("refuses the certificate of a private authority that wasn't given", failing.test(function(t)
     local set = tls.make()
-    local server = t:peer("", { tls = set.good })
+    local server = t:peer("conn:respond(200, OK)", { tls = set.good })
     local client = t:client(server, { retries = 0 })
     t:fails({ kind = "tls", sent = "no" }, client.Sandbox.get_info("x"))
     assert.equal(0, server:count())
@@ -59,7 +59,7 @@ describe("TLS", function()
 
   it("names the file of authorities that can't be read", failing.test(function(t)
     local set = tls.make()
-    local server = t:peer("", { tls = set.good })
+    local server = t:peer("conn:respond(200, OK)", { tls = set.good })
     local missing = set.folder .. "/missing.pem"
     local made, client = pcall(t.client, t, server, { ca_file = missing, retries = 0 })
     if made then

@@ -262,7 +262,13 @@ end
 local load_text = loadstring or load -- luacheck: ignore 113
 local source = "local conn, shared = ...\n" .. support.read_file(folder .. "/handler.lua")
 local handler = assert(load_text(source, "=handler"))
-local listener = assert(socket.listen({ host = config.host, port = config.port, reuseaddr = true, nodelay = true }))
+local listener
+
+local function listen()
+  listener = assert(socket.listen({ host = config.host, port = config.port, reuseaddr = true, nodelay = true }))
+  assert(listener:listen())
+end
+
 local queue = cqueues.new()
 local connections = 0
 local running = {}
@@ -290,8 +296,8 @@ end
 queue:wrap(function()
   if config.listen_after then
     cqueues.sleep(config.listen_after) -- until then connections are refused
+    listen()
   end
-  assert(listener:listen())
   while true do
     local client = listener:accept({ nodelay = true })
     if client then
@@ -318,7 +324,7 @@ end
 if config.listen_after then
   announce(config.port)
 else
-  assert(listener:listen())
+  listen()
   local _, _, port = listener:localname()
   announce(port)
 end
