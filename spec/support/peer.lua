@@ -20,8 +20,9 @@ local meta = { __index = methods }
 local here = debug.getinfo(1, "S").source:match("^@(.*)peer%.lua$") or "spec/support/"
 
 --- Starts a peer.
----@param options string|table handler source, or { handler=, host="127.0.0.1", port=0, tls={ certificate=, key= } (paths),
----  listen_after = s (with a port: connections are refused until then) }
+---@param options string|table handler source, or { handler=, host="127.0.0.1", port=0,
+---  tls={ certificate=, key= } (paths),
+---  alpn = "h2" (the protocol to agree on), listen_after = s (with a port: connections are refused until then) }
 ---@return table server url, host, port, and the methods below
 function peer.start(options)
   if type(options) == "string" then
@@ -34,6 +35,7 @@ function peer.start(options)
     port = options.port or 0,
     listen_after = options.listen_after,
     tls = options.tls,
+    alpn = options.alpn,
   }))
   -- A sanitizer preloaded for the code under test has no business in here.
   local command = support.lua_command({ LD_PRELOAD = false }) .. " " .. support.quote(here .. "peer_main.lua")

@@ -23,6 +23,16 @@ if config.tls then
   context = ssl.new("TLS", true)
   context:setCertificate(x509.new(assert(support.read_file(config.tls.certificate))))
   context:setPrivateKey(pkey.new(assert(support.read_file(config.tls.key))))
+  if config.alpn then
+    context:setAlpnSelect(function(_, offered)
+      for _, protocol in ipairs(offered) do
+        if protocol == config.alpn then
+          return protocol
+        end
+      end
+      return nil
+    end)
+  end
 end
 
 local shared = {}
