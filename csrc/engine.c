@@ -35,16 +35,18 @@ static int engine_start(lua_State *L)
     return 0;
 }
 
-/* engine:wait(seconds) -> true (there is news) | false */
+/* engine:wait(seconds) -> true (there is news) | false
+ * engine:wait(seconds, transfer) -> true (that one is done, and finished() does not tell of it) | false, news of others */
 static int engine_wait(lua_State *L)
 {
     e2b_engine *engine = check_engine(L);
     double seconds = (double)luaL_checknumber(L, 2), until, now;
+    e2b_transfer *t = lua_isnoneornil(L, 3) ? NULL : e2b_transfer_check(L, 3);
     if (!(seconds > 0))
         seconds = 0;
     now = e2b_now();
     until = now + (seconds < LONGEST_WAIT ? seconds : LONGEST_WAIT);
-    for (;;) {
+    while (t == NULL || t->state == E2B_RUNNING) {
         e2b_engine_drive(engine);
         if (engine->news_first != NULL)
             break;
@@ -52,8 +54,15 @@ static int engine_wait(lua_State *L)
         if (now >= until || !e2b_engine_sleep(engine, now, until - now))
             break;
     }
+    if (t == NULL) {
+        lua_pushboolean(L, engine->news_first != NULL);
+        return 1;
+    }
+    if (t->state == E2B_DONE)
+        e2b_transfer_let_go(L, t);
+    lua_pushboolean(L, t->state == E2B_DONE || t->state == E2B_TAKEN);
     lua_pushboolean(L, engine->news_first != NULL);
-    return 1;
+    return 2;
 }
 
 /* engine:step() */

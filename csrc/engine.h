@@ -161,6 +161,7 @@ struct e2b_transfer {
 
 e2b_transfer *e2b_transfer_check(lua_State *L, int index);
 void e2b_transfer_release(e2b_transfer *t); /* gives the slot back, lets go of the target */
+void e2b_transfer_let_go(lua_State *L, e2b_transfer *t); /* no news of it any more; Lua may collect it */
 int e2b_transfer_result(lua_State *L);      /* result.c */
 int e2b_transfer_read(lua_State *L);        /* stream.c */
 int e2b_transfer_write(lua_State *L);

@@ -341,7 +341,7 @@ static int transfer_new(lua_State *L)
 
 /* ---- methods ---- */
 
-static void let_go(lua_State *L, e2b_transfer *t)
+void e2b_transfer_let_go(lua_State *L, e2b_transfer *t)
 {
     e2b_engine_quiet(t);
     if (t->ref != LUA_NOREF) {
@@ -361,7 +361,7 @@ static int transfer_cancel(lua_State *L)
         else
             t->state = E2B_DONE;
     }
-    let_go(L, t);
+    e2b_transfer_let_go(L, t);
     return 0;
 }
 
@@ -405,7 +405,7 @@ static int transfer_gc(lua_State *L)
         t->cause = E2B_CAUSE_CANCELLED;
         e2b_engine_finish(t, CURLE_ABORTED_BY_CALLBACK);
     }
-    let_go(L, t);
+    e2b_transfer_let_go(L, t);
     e2b_transfer_release(t);
     t->engine = NULL;
     engine->transfers--;

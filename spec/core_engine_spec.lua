@@ -130,6 +130,33 @@ describe("the engine", function()
     exchange.drive({ transfer })
   end)
 
+  it("waits for one transfer, and tells of that one no other way", function()
+    local server = watch.peer(MIXED)
+    local target = exchange.target(server)
+    local slow, fast = exchange.raw(target, "/slow"), exchange.raw(target, "/now")
+    assert.is_false(engine:wait(0, slow)) -- not even started
+    engine:start(slow)
+    engine:start(fast)
+    local done, news
+    repeat done, news = engine:wait(1, slow) until done or news
+    assert.same({ false, true }, { done, news })
+    assert.same({ fast, "done" }, { engine:finished() })
+    repeat done, news = engine:wait(1, slow) until done or news
+    assert.same({ true, false }, { done, news })
+    assert.is_nil((engine:finished()))
+    assert.same({ true, false }, { engine:wait(1, slow) })
+    assert.is_true((slow:result()))
+    assert.is_true((fast:result()))
+    assert.same({ true, false }, { engine:wait(1, slow) })
+    local never = exchange.raw(target, "/never")
+    engine:start(never)
+    local took = support.timed(function() assert.same({ false, false }, { engine:wait(0.05, never) }) end)
+    assert.is_true(took >= 0.05 and took < 0.05 + support.tolerance, took)
+    never:cancel()
+    assert.same({ true, false }, { engine:wait(1, never) })
+    never:result()
+  end)
+
   it("waits no longer than asked, and never longer than a second", function()
     for _, seconds in ipairs({ 0, 0.05, 30 }) do
       local took = support.timed(function()

@@ -8,7 +8,7 @@ local M = {}
 -- All coroutines of the process wait here together, so the tasks of one are carried on by the wait of any other.
 M.shared = true
 
-local now, drain, watch, unwatch = core.now, driver.drain, driver.watch, driver.unwatch
+local now, drain = core.now, driver.drain
 
 -- Back in Lua at least this often (seconds), so that a signal handler's hook (Ctrl-C) gets its turn.
 local SLICE = 1
@@ -19,22 +19,20 @@ function M.may_wait()
   return true
 end
 
-local function wait(engine, over, key, deadline)
-  local late = false
-  while true do
-    local seconds = SLICE
-    if deadline then
-      seconds = deadline - now()
-      if seconds <= 0 then
-        seconds, late = 0, true
-      elseif seconds > SLICE then
-        seconds = SLICE
-      end
-    end
+-- Seconds of the next wait, and whether it is the last one.
+local function slice(deadline)
+  if not deadline then return SLICE, false end
+  local seconds = deadline - now()
+  if seconds <= 0 then return 0, true end
+  return seconds < SLICE and seconds or SLICE, false
+end
+
+local function wait(engine, state, deadline)
+  repeat
+    local seconds, late = slice(deadline)
     engine:wait(seconds)
     drain(engine)
-    if over[key] or late then return end
-  end
+  until state.over or late
 end
 
 --- Calls `start(done)` and returns what `done` gets. At the deadline: cancels and returns nil, "deadline". An error out
@@ -48,7 +46,7 @@ function M.await(start, deadline)
     state.over, state.a, state.b = true, a, b
     if select("#", ...) > 0 then state.more = compat.pack(...) end
   end)
-  local ok, raised = pcall(wait, core.engine(), state, "over", deadline)
+  local ok, raised = pcall(wait, core.engine(), state, deadline)
   if not ok then
     cancel()
     error(raised, 0)
@@ -61,27 +59,26 @@ function M.await(start, deadline)
   return nil, "deadline"
 end
 
-local ended = {}
-
-local function note(transfer, event)
-  if event == "done" then ended[transfer] = true end
+local function send_and_wait(engine, transfer, deadline)
+  local done, news
+  engine:start(transfer)
+  repeat
+    local seconds, late = slice(deadline)
+    done, news = engine:wait(seconds, transfer)
+    if news then drain(engine) end
+  until done or late
+  return done
 end
 
---- Sends a transfer and waits for its end: what nearly all waits are, so this makes no functions for it.
+--- Sends a transfer and waits for its end: what nearly all waits are, so nothing is made and kept for it.
 ---@param transfer userdata
 ---@param deadline number? on the clock of core.now()
 ---@return "done"|"deadline" why cancelled at the deadline
 function M.exchange(transfer, deadline)
-  local engine = core.engine()
-  engine:start(transfer)
-  watch(transfer, note)
-  local ok, raised = pcall(wait, engine, ended, transfer, deadline)
-  local over = ended[transfer]
-  ended[transfer] = nil
-  if over and ok then return "done" end
-  unwatch(transfer)
+  local ok, done = pcall(send_and_wait, core.engine(), transfer, deadline)
+  if ok and done then return "done" end
   transfer:cancel()
-  if not ok then error(raised, 0) end
+  if not ok then error(done, 0) end
   return "deadline"
 end
 
