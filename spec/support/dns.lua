@@ -6,11 +6,13 @@ local support = require("spec.support.support")
 
 local dns = {}
 
--- An address of the loopback net that no local resolver uses, nor another run of these specs at the same time.
-local process = tonumber((support.shell("echo $$"):match("%d+")))
-local ADDRESS = ("127.86.%d.%d"):format(math.floor(process / 250) % 250 + 1, process % 250 + 1)
+-- An address of the loopback net that no local resolver uses, and no other run of these specs at the same time.
+local function free_address()
+  local pid = tonumber(support.shell("echo $$"):match("%d+"))
+  return string.format("127.86.%d.%d", math.floor(pid / 250) % 250 + 1, pid % 250 + 1)
+end
 
-local PRELUDE = string.format([[
+local PRELUDE = [[
 local udp = assert(require("socket").udp4())
 local bound, why = udp:setsockname(%q, 53)
 if not bound then
@@ -18,7 +20,7 @@ if not bound then
   os.exit(97)
 end
 SILENT_NAME_SERVER = udp
-]], ADDRESS)
+]]
 
 -- In the namespace: each file is covered where it lives, links resolved. nscd would answer from outside.
 local SETUP = [[
@@ -46,8 +48,8 @@ exec "$@"
 ---@param options? table as for support.run; hosts = "files" makes every unknown name unresolvable at once instead
 ---@return table result as support.run
 function dns.run(source, options)
-  local folder = support.tmpdir()
-  support.write_file(folder .. "/resolv.conf", "nameserver " .. ADDRESS .. "\noptions timeout:5 attempts:2\n")
+  local folder, address = support.tmpdir(), free_address()
+  support.write_file(folder .. "/resolv.conf", "nameserver " .. address .. "\noptions timeout:5 attempts:2\n")
   support.write_file(folder .. "/nsswitch.conf", "hosts: " .. (options and options.hosts or "files dns") .. "\n")
   os.execute("mkdir " .. folder .. "/empty")
   support.write_file(folder .. "/setup", (SETUP:gsub("%%s", folder)))
@@ -57,7 +59,7 @@ function dns.run(source, options)
     copy[name] = value
   end
   copy.wrap = string.format("unshare %s sh %s/setup %s", root and "-m" or "-Urmn", folder, root and "host" or "network")
-  local result = support.run(PRELUDE .. source, copy)
+  local result = support.run(PRELUDE:format(address) .. source, copy)
   support.cleanup(folder)
   if result.err:find("unshare", 1, true) or result.err:find("mount:", 1, true) or result.code == 97 then
     error("no namespace with a silent name server to be had (it takes root or user namespaces): " .. result.err, 2)
