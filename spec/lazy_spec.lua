@@ -38,8 +38,9 @@ describe("what is loaded", function()
     assert.equal("running\tnothing\n", run([[
       local info = assert(client.Sandbox.get_info("i1"))
       local found
-      for _, name in ipairs({ "tasks", "scheduler", "group", "timers", "gate", "retry", "errors", "describe", "help",
-        "tools", "schema", "template", "paginator", "table_view", "sandbox_create", "sandbox_start", "repl" }) do
+      for _, name in ipairs({ "attempts", "describe", "errors", "gate", "group", "help", "paginator", "repl", "retry",
+        "sandbox_create", "sandbox_start", "schema", "scheduler", "suggest", "table_view", "tasks", "template", "timers",
+        "tools" }) do
         if loaded(name) then found = name end
       end
       print(info.state, found or "nothing")

@@ -1,4 +1,5 @@
 local options = require("e2b.options")
+local suggest = require("e2b.suggest").suggest
 
 -- The line on which `fn` raises must be one of this file: the message is "spec/options_spec.lua:<line>: <text>".
 local function raised(fn, ...)
@@ -129,10 +130,10 @@ describe("options", function()
   end)
 
   it("finds the nearest name with neighbours swapped, and the first in the alphabet among equals", function()
-    assert.equal("timeout", (options.suggest("tiemout", { timeout = 1, template = 1 })))
+    assert.equal("timeout", (suggest("tiemout", { timeout = 1, template = 1 })))
     for _ = 1, 20 do
-      assert.equal("bat", (options.suggest("cat", { bat = 1, hat = 1, rat = 1 })))
+      assert.equal("bat", (suggest("cat", { bat = 1, hat = 1, rat = 1 })))
     end
-    assert.is_nil((options.suggest("a", { bbb = 1 })))
+    assert.is_nil((suggest("a", { bbb = 1 })))
   end)
 end)

@@ -107,7 +107,7 @@ function M.new(opts, resources)
   --- Tells the logger something; without one, nobody.
   ---@param event table
   function public.log(_, event)
-    if cfg.logger then calls.log(state, event) end
+    if cfg.logger then require("e2b.attempts").log(state, event) end
   end
 
   setmetatable(public, {
