@@ -39,8 +39,8 @@ describe("what is loaded", function()
       local info = assert(client.Sandbox.get_info("i1"))
       local found
       for _, name in ipairs({ "attempts", "describe", "errors", "gate", "group", "help", "paginator", "repl", "retry",
-        "sandbox_create", "sandbox_start", "schema", "scheduler", "suggest", "table_view", "tasks", "template", "timers",
-        "tools" }) do
+        "sandbox_create", "sandbox_start", "schema", "scheduler", "suggest", "table_view", "tasks", "template",
+        "timers", "tools" }) do
         if loaded(name) then found = name end
       end
       print(info.state, found or "nothing")
