@@ -41,7 +41,7 @@ luajit=$(command -v luajit || true)
 node=$(command -v node || true)
 
 ${CC:-cc} -O2 -Wall -Wextra -o "$out/runner" bench/runner.c
-# shellcheck disable=SC2046
+# shellcheck disable=SC2046,SC2086 # lists of flags
 ${CC:-cc} -O2 -Wall -Wextra ${CURL_CFLAGS:-} -o "$out/floor" bench/floor.c ${CURL_LIBS:-$(pkg-config --libs libcurl)}
 
 # who can run here

@@ -12,7 +12,7 @@
 static size_t append(char *to, size_t used, size_t size, const char *s)
 {
     for (; *s != '\0' && used + 1 < size; s++) {
-        to[used++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
+        to[used++] = (char)((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
     }
     to[used] = '\0';
     return used;

@@ -63,8 +63,8 @@ local function functions_of(value)
 end
 
 --- Everything public, in the order a reader wants it.
----@return { title: string, about: string, classes: string[], members: table[] }[] pages each member: { name, entry
---- (what the source says, see annotations.read), problems (what is missing there), other (the member it is another name of) }
+---@return table[] pages { title, about, classes (names), members }, a member: { name, entry (what the source says, see
+---  annotations.read), problems (what is missing there), other (the member it is another name of) }
 function M.pages()
   local pages = {}
   for _, thing in ipairs(things()) do
