@@ -194,24 +194,31 @@ int e2b_engine_open(lua_State *L)
     };
     static const luaL_Reg meta[] = { { "__gc", engine_gc }, { "__tostring", engine_tostring }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "engine", engine_get }, { NULL, NULL } };
-    lua_getfield(L, LUA_REGISTRYINDEX, "e2b.the_engine");
+    e2b_engine **box;
+    /* Step by step, as an open that failed half way for lack of memory may have left it. */
+    lua_getfield(L, LUA_REGISTRYINDEX, "e2b.anchors");
     if (lua_isnil(L, -1)) {
-        e2b_engine **box;
         lua_newtable(L);
         lua_setfield(L, LUA_REGISTRYINDEX, "e2b.anchors");
+    }
+    lua_getfield(L, LUA_REGISTRYINDEX, "e2b.the_engine");
+    if (lua_isnil(L, -1)) {
         box = e2b_newuserdata(L, sizeof *box);
         *box = NULL;
-        lua_pushvalue(L, -1);
         lua_setfield(L, LUA_REGISTRYINDEX, "e2b.the_engine");
-        e2b_type(L, E2B_ENGINE, methods, meta);
-        luaL_setmetatable(L, E2B_ENGINE);
+    }
+    lua_settop(L, 1);
+    e2b_type(L, E2B_ENGINE, methods, meta);
+    lua_getfield(L, LUA_REGISTRYINDEX, "e2b.the_engine");
+    luaL_setmetatable(L, E2B_ENGINE);
+    box = lua_touserdata(L, -1);
+    if (*box == NULL) {
         *box = malloc(sizeof **box);
         if (*box == NULL)
             return luaL_error(L, "not enough memory");
         e2b_engine_init(*box);
-        lua_pop(L, 1);
     }
-    lua_pop(L, 1);
+    lua_settop(L, 1);
     luaL_setfuncs(L, functions, e2b_upvalues(L));
     return 0;
 }

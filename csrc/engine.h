@@ -35,6 +35,7 @@ typedef struct e2b_engine e2b_engine;
 typedef struct e2b_target e2b_target;
 typedef struct e2b_transfer e2b_transfer;
 typedef struct e2b_slot e2b_slot;
+typedef struct e2b_socket e2b_socket;
 
 /* ---- bytes (slot.c) ---- */
 
@@ -205,6 +206,7 @@ curl_socket_t e2b_on_opensocket(void *owner, curlsocktype purpose, struct curl_s
 int e2b_on_closesocket(void *owner, curl_socket_t fd);
 int e2b_on_socket(CURL *easy, curl_socket_t fd, int what, void *owner, void *of_socket);
 int e2b_sockets_register(e2b_engine *engine); /* what was asked for before there was a poller */
+size_t e2b_sockets_count(const e2b_engine *engine);
 void e2b_sockets_forked(e2b_engine *engine);
 
 /* ---- process (process.c) ---- */
@@ -236,12 +238,12 @@ struct e2b_engine {
 
     e2b_transfer *running;
     e2b_transfer *news_first, *news_last;
-    size_t in_flight, transfers, targets, easies, sockets;
+    size_t in_flight, transfers, targets, easies;
     size_t serials; /* of targets, given so far */
 
     e2b_slot *idle;
     size_t idle_count;
-    unsigned char *fds; /* by descriptor: E2B_FD_* */
+    e2b_socket *fds; /* by descriptor (socket.c) */
     size_t fds_cap;
 };
 

@@ -53,7 +53,7 @@ static int core_stats(lua_State *L)
     set_count(L, "targets", engine != NULL ? engine->targets : 0);
     set_count(L, "transfers", engine != NULL ? engine->transfers : 0);
     set_count(L, "in_flight", engine != NULL ? engine->in_flight : 0);
-    set_count(L, "sockets", engine != NULL ? engine->sockets : 0);
+    set_count(L, "sockets", engine != NULL ? e2b_sockets_count(engine) : 0);
     set_count(L, "easies", engine != NULL ? engine->easies : 0);
     return 1;
 }
@@ -116,6 +116,7 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     if (info->version_num < OLDEST_LIBCURL)
         return luaL_error(L, "libcurl %s is too old: e2b needs 7.66 or later", info->version);
     pin_libcurl();
+    lua_settop(L, 0);
     lua_newtable(L);
     e2b_engine_open(L);
     e2b_target_open(L);

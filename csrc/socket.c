@@ -7,34 +7,54 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FD_OPEN 8 /* opened by us; beside it the E2B_WANT_ bits */
 #define FD_WANT (E2B_WANT_IN | E2B_WANT_OUT)
 
-static unsigned char *entry(e2b_engine *engine, curl_socket_t fd)
+struct e2b_socket {
+    ino_t inode; /* 0 unless opened by us */
+    unsigned char state;
+};
+
+static e2b_socket *entry(e2b_engine *engine, curl_socket_t fd)
 {
     if (fd < 0)
         return NULL;
     if ((size_t)fd >= engine->fds_cap) {
         size_t cap = engine->fds_cap > 0 ? engine->fds_cap : 64;
-        unsigned char *grown;
+        e2b_socket *grown;
         while (cap <= (size_t)fd)
             cap *= 2;
-        grown = realloc(engine->fds, cap);
+        grown = realloc(engine->fds, cap * sizeof *grown);
         if (grown == NULL)
             return NULL;
-        memset(grown + engine->fds_cap, 0, cap - engine->fds_cap);
+        memset(grown + engine->fds_cap, 0, (cap - engine->fds_cap) * sizeof *grown);
         engine->fds = grown;
         engine->fds_cap = cap;
     }
     return &engine->fds[fd];
 }
 
+static ino_t inode_of(int fd)
+{
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISSOCK(about.st_mode) ? about.st_ino : 0;
+}
+
+/* libcurl 7.88 closes a socket behind our back when its transfer is cancelled while it connects; by now its number may be any
+ * other file's. */
+static int is_ours(const e2b_engine *engine, size_t fd)
+{
+    const e2b_socket *known = &engine->fds[fd];
+    return (known->state & FD_OPEN) && known->inode == inode_of((int)fd);
+}
+
 curl_socket_t e2b_on_opensocket(void *owner, curlsocktype purpose, struct curl_sockaddr *address)
 {
     e2b_engine *engine = owner;
-    unsigned char *known;
+    e2b_socket *known;
     curl_socket_t fd;
     (void)purpose;
 #if defined(SOCK_CLOEXEC)
@@ -51,21 +71,20 @@ curl_socket_t e2b_on_opensocket(void *owner, curlsocktype purpose, struct curl_s
         close(fd);
         return CURL_SOCKET_BAD;
     }
-    *known = FD_OPEN;
-    engine->sockets++;
+    known->state = FD_OPEN;
+    known->inode = inode_of(fd);
     return fd;
 }
 
 int e2b_on_closesocket(void *owner, curl_socket_t fd)
 {
     e2b_engine *engine = owner;
-    unsigned char *known = entry(engine, fd);
+    e2b_socket *known = entry(engine, fd);
     if (known != NULL) {
         if (engine->poller.fd >= 0)
-            e2b_poller_set(&engine->poller, fd, *known & FD_WANT, 0);
-        if (*known & FD_OPEN)
-            engine->sockets--;
-        *known = 0;
+            e2b_poller_set(&engine->poller, fd, known->state & FD_WANT, 0);
+        known->state = 0;
+        known->inode = 0;
     }
     return close(fd);
 }
@@ -74,18 +93,18 @@ int e2b_on_closesocket(void *owner, curl_socket_t fd)
 int e2b_on_socket(CURL *easy, curl_socket_t fd, int what, void *owner, void *of_socket)
 {
     e2b_engine *engine = owner;
-    unsigned char *known = entry(engine, fd);
+    e2b_socket *known = entry(engine, fd);
     int had, want = 0;
     (void)easy;
     (void)of_socket;
     if (known == NULL)
         return -1;
-    had = *known & FD_WANT;
+    had = known->state & FD_WANT;
     if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
         want |= E2B_WANT_IN;
     if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
         want |= E2B_WANT_OUT;
-    *known = (unsigned char)((*known & FD_OPEN) | want);
+    known->state = (unsigned char)((known->state & FD_OPEN) | want);
     if (engine->poller.fd >= 0 && e2b_poller_set(&engine->poller, fd, had, want) != 0)
         return -1;
     return 0;
@@ -95,7 +114,7 @@ int e2b_sockets_register(e2b_engine *engine)
 {
     size_t fd;
     for (fd = 0; fd < engine->fds_cap; fd++) {
-        int want = engine->fds[fd] & FD_WANT, error;
+        int want = engine->fds[fd].state & FD_WANT, error;
         if (want != 0) {
             error = e2b_poller_set(&engine->poller, (int)fd, 0, want);
             if (error != 0 && error != EBADF)
@@ -105,13 +124,20 @@ int e2b_sockets_register(e2b_engine *engine)
     return 0;
 }
 
+size_t e2b_sockets_count(const e2b_engine *engine)
+{
+    size_t fd, count = 0;
+    for (fd = 0; fd < engine->fds_cap; fd++)
+        count += (size_t)is_ours(engine, fd);
+    return count;
+}
+
 void e2b_sockets_forked(e2b_engine *engine)
 {
     size_t fd;
     for (fd = 0; fd < engine->fds_cap; fd++)
-        if (engine->fds[fd] & FD_OPEN)
+        if (is_ours(engine, fd))
             close((int)fd);
     if (engine->fds_cap > 0)
-        memset(engine->fds, 0, engine->fds_cap);
-    engine->sockets = 0;
+        memset(engine->fds, 0, engine->fds_cap * sizeof *engine->fds);
 }

@@ -21,7 +21,7 @@ local PRELUDE = [[
     local ok, value = ...
     assert(ok, ok == false and value.text)
     local grown = exchange.peak_kb() - before
-    assert(grown < 5000, "peak memory grew by " .. grown .. " kB")
+    assert(grown < 5000 * math.min(support.slack, 4), "peak memory grew by " .. grown .. " kB")
     engine:close()
     return value
   end
@@ -43,7 +43,11 @@ describe("a large body", function()
   local function child(mode, source)
     local result = support.run(PRELUDE .. source, {
       args = { server.url, mode, folder .. "/body" }, timeout = 100,
-      env = { E2B_SPEC_STREAM_BYTES = string.format("%.0f", stream.size) },
+      env = {
+        E2B_SPEC_STREAM_BYTES = string.format("%.0f", stream.size),
+        -- a sanitizer that keeps what was freed makes memory grow by itself
+        ASAN_OPTIONS = (os.getenv("ASAN_OPTIONS") or "") .. ":quarantine_size_mb=1",
+      },
     })
     assert.equal(0, result.code, result.out .. result.err)
   end

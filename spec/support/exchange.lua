@@ -4,8 +4,6 @@ local core = support.core()
 
 local exchange = {}
 
-local unpack = table.unpack or unpack -- luacheck: ignore 113 143
-
 --- A target of a peer.
 ---@param server table|string a peer or a URL
 ---@param options? table more fields
@@ -84,8 +82,10 @@ function exchange.read_all(transfer, on_bytes, seconds, max)
       on_bytes(bytes)
     end
   end
-  local results = { exchange.run(transfer, take, seconds) }
-  return unpack(results, 1, 7)
+  core.engine():start(transfer)
+  exchange.drive({ transfer }, take, seconds)
+  take() -- the last of it comes with "done"
+  return transfer:result()
 end
 
 --- The most memory this process ever had, in kB.

@@ -1,0 +1,33 @@
+-- The peer of the sweep (a handler of spec/support/peer.lua).
+local ROW = '{"templateID":"base","sandboxID":"ok","clientID":"c","startedAt":"2026-01-02T03:04:05Z",'
+  .. '"endAt":"2026-01-02T04:04:05Z","envdVersion":"0.2.0","cpuCount":2,"memoryMB":512,"diskSizeMB":1024,'
+  .. '"state":"running","metadata":{"k":"v"},"new":{"field":[1,null]}}'
+local HEADERS = { Date = "Fri, 02 Jan 2026 03:04:05 GMT", ["X-Next-Token"] = "cursor", ["X-Total-Running"] = "3" }
+
+conn:serve(function(request)
+  local path = request.path:match("^[^?]*")
+  if path == "/404" then
+    conn:respond(404, '{"code":404,"message":"no"}', { ["Retry-After"] = "1", ["X-E2B-Trace-ID"] = "t" })
+  elseif path == "/html" then
+    conn:respond(200, "<html>", HEADERS)
+  elseif path == "/302" then
+    conn:respond(302, "", { Location = "https://other.example/" })
+  elseif path == "/cut" then
+    conn:send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1")
+    conn:close()
+  elseif path == "/never" then
+    conn:wait_closed()
+  elseif path == "/stream" then
+    conn:respond(200, ("x"):rep(20000))
+  elseif path == "/count" then
+    conn:respond(200, "[" .. #request.body .. "]")
+  elseif path == "/list" then
+    conn:respond(200, "[1,2,3]")
+  elseif path == "/sandboxes/shape" then
+    conn:respond(200, "[]")
+  elseif request.method == "POST" then
+    conn:respond(201, ROW, HEADERS)
+  else
+    conn:respond(200, "[" .. ROW .. "," .. ROW .. "]", HEADERS)
+  end
+end)
