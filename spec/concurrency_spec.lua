@@ -440,3 +440,58 @@ describe("Ctrl-C", function()
     end))
   end
 end)
+
+describe("a process that ends with calls in flight", function()
+  for name, source in pairs({
+    ["at the end of its script"] = "",
+    ["by os.exit"] = "os.exit(0)",
+    ["by os.exit that closes the state"] = "os.exit(0, true)",
+    ["by an error"] = "error('on purpose')",
+    ["inside of a task"] = "e2b.spawn(function() os.exit(0) end) e2b.sleep(1)",
+    ["inside of a task, closing the state"] = "e2b.spawn(function() os.exit(0, true) end) e2b.sleep(1)",
+    ["inside of the logger"] = "exit = true e2b.all(function() return client.Sandbox.get_info('ok') end)",
+  }) do
+    it("ends at once (" .. name .. ")", failing.test(function(t)
+      local server = t:peer("conn:wait_closed()")
+      local result = support.run(string.format([[
+        local e2b = require("e2b")
+        local exit
+        local client = e2b.client({ api_key = "k", api_url = %q, getenv = function() end,
+          logger = function() if exit then os.exit(0) end end })
+        for i = 1, 5 do
+          e2b.spawn(function() return client.Sandbox.create() end)
+        end
+        e2b.sleep(0.1)
+        %s
+      ]], server.url, source), { timeout = 10 })
+      assert.equal(name == "by an error" and 1 or 0, result.code, result.err)
+      assert.is_true(result.seconds < 0.1 + 0.5 * support.slack, result.seconds)
+      assert.equal("", result.out)
+      assert.equal(5, t:count(server))
+      server:wait_event("closed", 5)
+    end))
+  end
+end)
+
+describe("two clients on one server", function()
+  it("never mix up their keys, also over the same connections", failing.test(function(t)
+    local server = t:peer([[
+      conn:sleep(0.01)
+      conn:respond(201, (CREATED:gsub('"made"', '"' .. request.headers["x-api-key"]:gsub("%W", "") .. '"')))
+    ]])
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = t:client(server, { api_key = "key" .. i })
+    end
+    local list = {}
+    for i = 1, 60 do
+      list[i] = i
+    end
+    local results, failed = e2b.map(list, function(i) return clients[i % 3 + 1].Sandbox.create() end, { limit = 5 })
+    assert.equal(0, failed)
+    for i = 1, 60 do
+      assert.equal("key" .. (i % 3 + 1), results[i].value.sandbox_id)
+    end
+    assert.is_true(server:count("connection") <= 6)
+  end))
+end)

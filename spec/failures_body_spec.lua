@@ -200,6 +200,38 @@ describe("an answer that is too large", function()
     t:works(client)
   end))
 
+  it("with interim answers without end", failing.test(function(t)
+    local server = t:peer([[
+      local block = ("HTTP/1.1 103 Early Hints\r\nLink: </" .. ("x"):rep(500) .. ">\r\n\r\n"):rep(200)
+      for i = 1, 2000 do
+        if not conn:send(block) then return conn:note({ what = "gave up", at = i }) end
+      end
+      conn:note({ what = "sent all" })
+      conn:close()
+    ]])
+    local client = t:client(server, { retries = 0, request_timeout = 20 })
+    t:fails({ kind = "too_large", attempts = 1, retryable = false }, client.Sandbox.create())
+    server:wait_event("gave up")
+    t:works(client)
+  end))
+
+  it("is never held whole in memory", failing.test(function(t)
+    local server = t:peer(ways["200 MB in chunks"])
+    local result = support.run(string.format([[
+      local client = require("e2b").client({ api_key = "k", api_url = %q, getenv = function() end, retries = 0 })
+      local function peak()
+        return tonumber(io.open("/proc/self/status"):read("*a"):match("VmHWM:%%s*(%%d+)")) / 1024
+      end
+      local before = peak()
+      local _, _, err = client.Sandbox.get_info("x")
+      print(err.kind, peak() - before)
+    ]], server.url))
+    local kind, grown = result.out:match("^(%S+)%s+(%S+)\n$")
+    assert.equal("too_large", kind, result.err)
+    -- 32 MiB, and the doubling of a buffer that grows; a sanitizer's shadow comes on top
+    assert.is_true(tonumber(grown) < 110 * support.slack, "grown by " .. grown .. " MiB")
+  end))
+
   -- a bomb has to be made: 200 MB of nothing, 1,000 times smaller on the wire
   local function bomb(folder, megabytes)
     local output, code = support.shell(string.format("head -c %d /dev/zero | tr '\\0' ' ' | gzip -9 >%s/bomb",

@@ -119,6 +119,28 @@ describe("a reused connection", function()
     assert.equal("POST", server:requests()[2].method)
   end))
 
+  -- bytes that nobody asked for must not become the answer of the next call
+  it("with leftover bytes after the answer: the next call gets its own answer", failing.test(function(t)
+    local server = t:raw({ handler = string.format([[
+      local OK, CREATED = %s, %s
+      conn:serve(function(request)
+        if request.method == "POST" then
+          conn:respond(201, CREATED)
+        else
+          conn:send(conn:text_of(200, OK) .. conn:text_of(200, (OK:gsub('"ok"', '"poison"'))))
+        end
+      end)
+    ]], support.serialize(failing.DETAIL), support.serialize(failing.CREATED)) })
+    local client = used_once(t, server)
+    assert.equal("ok", assert(client.Sandbox.get_info("ok")).sandbox_id)
+    assert.equal("made", assert(client.Sandbox.create()).sandbox_id)
+    local posts = 0
+    for _, request in ipairs(server:requests()) do
+      posts = posts + (request.method == "POST" and 1 or 0)
+    end
+    assert.equal(1, posts)
+  end))
+
   -- closed at the very moment at which the next request arrives: libcurl would send that request again by itself
   for _, how in ipairs({ "close", "reset" }) do
     local race = [[
@@ -174,6 +196,33 @@ describe("a reused connection", function()
       for _, request in ipairs(server:requests()) do
         assert.equal("GET", request.method)
       end
+    end))
+  end
+end)
+
+describe("an answer that comes before the request is sent", function()
+  for _, how in ipairs({ "close", "reset" }) do
+    it("and a connection that ends then (" .. how .. ") is one failed create", failing.test(function(t)
+      -- the peer reads the head only: 4 MB of body are on their way when it answers and hangs up
+      local server = t:raw({ handler = [[
+        local request = conn:read_head()
+        if request then
+          request.body = ""
+          conn:log_request(request)
+          if request.method == "GET" then
+            conn:respond(200, ]] .. support.serialize(failing.DETAIL) .. [[)
+          else
+            conn:respond(413, '{"code":413,"message":"too much"}', { Connection = "close" })
+            conn:]] .. how .. [[()
+          end
+        end
+      ]] })
+      local client = t:client(server)
+      local err = t:fails({ attempts = 1, retryable = false },
+        client.Sandbox.create("base", { metadata = { a = ("x"):rep(4 * 1024 * 1024) } }))
+      assert.truthy(err.kind == "too_large" or err.kind == "network", err.kind)
+      assert.equal(1, server:count())
+      t:works(client)
     end))
   end
 end)

@@ -164,6 +164,62 @@ describe("metadata and envs with", function()
   end))
 end)
 
+describe("on the local server, metadata with", function()
+  local server
+  setup(function() server = require("e2b.server").start() end)
+  teardown(function() server:stop() end)
+
+  for name, text in pairs(TEXTS) do
+    it(name .. " is stored, found and returned as it is", function()
+      local client = require("e2b").client({ api_url = server.url, api_key = server.api_key, getenv = function() end })
+      local made = assert(client.Sandbox.create("base", { metadata = { k = text, other = "1" } }))
+      assert.is_true(assert(client.Sandbox.get_info(made.sandbox_id)).metadata.k == text)
+      if #text < 1000 then
+        local found = assert(client.Sandbox.list({ metadata = { k = text } }):all())
+        assert.equal(1, #found)
+        assert.equal(made.sandbox_id, found[1].sandbox_id)
+        assert.is_true(found[1].metadata.k == text)
+      end
+      assert.is_true((made:kill()))
+    end)
+  end
+
+  for _, row in ipairs(IDS) do
+    it(label("the id %q is a proper error", row[1]), function()
+      local client = require("e2b").client({ api_url = server.url, api_key = server.api_key, getenv = function() end })
+      for _, call in ipairs({ "get_info", "pause", "resume", "connect" }) do
+        local got = attempt(client.Sandbox[call], row[1])
+        assert.is_nil(got.value)
+        if got.err then
+          assert.truthy(got.err.kind == "not_found" or got.err.kind == "invalid_argument", got.message)
+        else
+          assert.is_string(got.raised)
+        end
+      end
+    end)
+  end
+end)
+
+describe("a logger", function()
+  it("that raises, or calls the client itself, changes nothing", failing.test(function(t)
+    local server = t:peer("conn:respond(201, CREATED)")
+    assert.equal("made", assert(t:client(server, { logger = error }).Sandbox.create()).sandbox_id)
+    assert.equal("made", assert(t:client(server, { logger = function() error({}) end }).Sandbox.create()).sandbox_id)
+    local client, inner
+    client = t:client(server, { logger = function()
+      if not inner then
+        inner = true
+        inner = assert(client.Sandbox.get_info("ok"))
+      end
+    end })
+    assert.equal("made", assert(client.Sandbox.create()).sandbox_id)
+    assert.equal("ok", inner.sandbox_id)
+    inner = nil
+    local results = require("e2b").all(function() return client.Sandbox.create() end)
+    assert.is_true(results[1].ok, results[1].message)
+  end))
+end)
+
 describe("a template name", function()
   for _, name in ipairs({ "team/name:tag", "../x", "a\r\nb", "🚀", "a\0b", ("x"):rep(100000) }) do
     it(label("%q is a value in the body", name:sub(1, 20)), failing.test(function(t)
