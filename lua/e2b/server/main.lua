@@ -151,8 +151,15 @@ local function announce(options, url)
   end
 end
 
+-- Files and /dev/null cannot be waited for, and have ended anyway.
+local function can_wait_for_input()
+  local result = os.execute("test -p /dev/stdin || test -S /dev/stdin || test -t 0")
+  return result == true or result == 0
+end
+
 -- Ends the program when standard input ends; commands on it are for the control switches.
 local function watch_input(cqueues, app)
+  if not app.options.input_is_pipe and not can_wait_for_input() then os.exit(0) end
   while true do
     cqueues.poll({ pollfd = 0, events = "r" })
     local line = io.stdin:read("*l")
@@ -164,19 +171,23 @@ local function watch_input(cqueues, app)
   end
 end
 
-local function watch_signals(options)
+-- Takes over the signals that end a program at once, before anybody can know its URL; answers what waits for them.
+local function signals(options)
   local signal = require("cqueues.signal")
+  local ending = { signal.SIGTERM, signal.SIGINT, signal.SIGHUP }
   signal.ignore(signal.SIGPIPE)
   if options.until_eof then
     -- Ctrl-C at the terminal reaches the whole process group; a private server ends with the one who started it.
     signal.ignore(signal.SIGINT)
-    signal.block(signal.SIGTERM)
-    signal.listen(signal.SIGTERM):wait()
-  else
-    signal.block(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signal.listen(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):wait()
+    ending = { signal.SIGTERM }
   end
-  os.exit(0)
+  local unpack = table.unpack or unpack -- luacheck: ignore 113 143
+  signal.block(unpack(ending))
+  local listener = signal.listen(unpack(ending))
+  return function()
+    listener:wait()
+    os.exit(0)
+  end
 end
 
 ---Runs a server until it is told to end; returns only when it could not start.
@@ -199,7 +210,7 @@ function main.run(given)
   local _, host, port = server:localname()
   if options.host == "localhost" then host = "localhost" end
   if host:find(":", 1, true) then host = "[" .. host .. "]" end
-  cq:wrap(watch_signals, options)
+  cq:wrap(signals(options))
   if options.until_eof then cq:wrap(watch_input, cqueues, app) end
   announce(options, string.format("http://%s:%d", host, port))
   while true do
@@ -235,8 +246,10 @@ function main.child()
   local json = require("e2b.server.json")
   local options, problem = json.decode(io.stdin:read("*l") or "")
   if options then
+    options = json.plain(options)
+    options.input_is_pipe = true
     local _
-    _, problem = main.run(json.plain(options))
+    _, problem = main.run(options)
   end
   io.stderr:write("e2b-server: ", problem, "\n")
   return 1

@@ -1,0 +1,203 @@
+-- Who may use the local server, and how much: keys, teams, rate limits, quotas, and the switches for specs.
+local local_server = require("e2b.server")
+local http_client = require("spec.support.http_client")
+local support = require("spec.support.support")
+
+describe("access to the local server", function()
+  local server, client
+
+  local function start(options)
+    server = local_server.start(options)
+    client = http_client.new(server)
+    return client
+  end
+
+  after_each(function()
+    server:stop()
+  end)
+
+  it("needs a key, with a text for each way to fail", function()
+    start()
+    local function refused(key, text)
+      local answer = client:with_key(key):get("/v2/sandboxes")
+      assert.equal(401, answer.status)
+      assert.equal(401, answer.json.code)
+      assert.matches(text, answer.json.message)
+    end
+    refused(false, "missing")
+    refused("", "missing")
+    refused("no-prefix", "malformed")
+    refused("e2b_" .. ("f"):rep(40), "Invalid API key, please visit https://e2b.dev/docs/api%-key")
+    assert.equal(200, client:get("/v2/sandboxes").status)
+    -- A body is not looked at before the key.
+    assert.equal(401, client:with_key(false):post("/v2/sandboxes", {}).status)
+  end)
+
+  it("gives each key a team of its own", function()
+    start({ api_keys = { "e2b_aa", "e2b_bb", "another-shape" } })
+    local id = client:create()
+    for _, key in ipairs({ "e2b_bb", "another-shape" }) do
+      local other = client:with_key(key)
+      assert.equal("[]", other:get("/v2/sandboxes").body)
+      for _, answer in ipairs({
+        other:get("/sandboxes/" .. id), other:delete("/sandboxes/" .. id), other:post("/sandboxes/" .. id .. "/pause"),
+        other:post("/v2/sandboxes/" .. id .. "/connect"),
+      }) do
+        assert.equal(404, answer.status)
+      end
+    end
+    assert.equal("running", client:info(id).state)
+  end)
+
+  it("is limited by route and key", function()
+    start({ rate_limit = "3/1.5", api_keys = { "e2b_aa", "e2b_bb" } })
+    for left = 2, 0, -1 do
+      local answer = client:get("/v2/sandboxes")
+      assert.equal(200, answer.status)
+      assert.equal("3", answer.headers["ratelimit-limit"])
+      assert.equal(tostring(left), answer.headers["ratelimit-remaining"])
+    end
+    local denied = client:get("/v2/sandboxes")
+    assert.equal(429, denied.status)
+    assert.same({ code = 429, message = "Rate limit exceeded" }, denied.json)
+    assert.equal("1", denied.headers["retry-after"])
+    assert.equal("0", denied.headers["ratelimit-remaining"])
+    assert.equal("true", denied.headers["should-retry"])
+    -- Another route and another key have budgets of their own.
+    assert.equal(200, client:get("/v2/templates").status)
+    assert.equal(200, client:with_key("e2b_bb"):get("/v2/sandboxes").status)
+    support.wait_for(function()
+      return client:get("/v2/sandboxes").status == 200
+    end, 3, "the limit to pass")
+  end)
+
+  it("is refused before anything is done", function()
+    start({ rate_limit = "1/100" })
+    client:create()
+    assert.equal(429, client:post("/v2/sandboxes", { templateID = "base" }).status)
+    assert.equal("99", client:post("/v2/sandboxes", { templateID = "base" }).headers["retry-after"])
+    server:set({ rate_limit = false })
+    assert.equal(1, #client:get("/v2/sandboxes").json)
+    assert.is_nil(client:get("/v2/sandboxes").headers["ratelimit-limit"])
+  end)
+
+  it("is bounded by a quota, whose 429 says nothing of waiting", function()
+    start({ max_sandboxes = 2 })
+    local first = client:create()
+    client:create()
+    local function refused(answer)
+      assert.equal(429, answer.status)
+      assert.matches("maximum number of concurrent E2B sandboxes %(2%)", answer.json.message)
+      assert.is_nil(answer.headers["retry-after"])
+      assert.equal("false", answer.headers["should-retry"])
+    end
+    refused(client:post("/v2/sandboxes", { templateID = "base" }))
+    -- A paused one takes no slot, and needs one to come back.
+    client:post("/sandboxes/" .. first .. "/pause")
+    local third = client:create()
+    refused(client:post("/v2/sandboxes/" .. first .. "/connect"))
+    refused(client:post("/sandboxes/" .. first .. "/resume"))
+    client:delete("/sandboxes/" .. third)
+    assert.equal(201, client:post("/v2/sandboxes/" .. first .. "/connect").status)
+  end)
+
+  it("can be without the resume route", function()
+    start({ no_resume = true })
+    local id = client:create()
+    client:post("/sandboxes/" .. id .. "/pause")
+    assert.equal(405, client:post("/sandboxes/" .. id .. "/resume").status)
+    server:set({ no_resume = 410 })
+    assert.equal(410, client:post("/sandboxes/" .. id .. "/resume").json.code)
+    server:set({ no_resume = false })
+    assert.equal(201, client:post("/sandboxes/" .. id .. "/resume").status)
+  end)
+
+  describe("for specs", function()
+    it("keeps a log without keys and tokens", function()
+      start()
+      local id, made = client:create({ metadata = { a = "b" } })
+      client:get("/sandboxes/" .. id .. "?x=1", { ["X-Access-Token"] = made.json.envdAccessToken, ["X-Mine"] = "1" })
+      local list, total = server:requests()
+      assert.equal(2, total)
+      assert.same({ "POST", "/v2/sandboxes", 201 }, { list[1].method, list[1].path, list[1].status })
+      assert.equal('{"metadata":{"a":"b"},"templateID":"base"}', list[1].body)
+      assert.equal(#list[1].body, list[1].body_bytes)
+      assert.same({ "GET", "/sandboxes/" .. id, "x=1" }, { list[2].method, list[2].path, list[2].query })
+      assert.equal("1", list[2].headers["x-mine"])
+      assert.not_equal(list[1].connection, list[2].connection)
+      assert.is_true(math.abs(list[1].at - os.time()) < 5)
+      local raw = client:get("/_control/requests").body
+      assert.is_nil(raw:find(server.api_key, 1, true))
+      assert.is_nil(raw:find(made.json.envdAccessToken, 1, true))
+      server:clear()
+      assert.same({}, (server:requests()))
+    end)
+
+    it("bounds the log", function()
+      start()
+      local kept = client:keep()
+      for _ = 1, 40 do
+        kept:request("POST", "/v2/sandboxes", { body = ("x"):rep(1000000) })
+      end
+      kept:close()
+      local list, total = server:requests()
+      assert.equal(40, total)
+      assert.equal(40, #list)
+      assert.equal(65536, #list[1].body)
+      assert.equal(1000000, list[1].body_bytes)
+    end)
+
+    it("makes answers to order", function()
+      start()
+      server:set({ fail_next = { status = 503, count = 2, method = "POST", path = "/v2/sandboxes", message = "busy" } })
+      server:set({ fail_next = { status = 502, body = "<html>bad</html>", content_type = "text/html", path = "/v2" } })
+      server:set({ fail_next = { status = 429, headers = { ["Retry-After"] = "7" }, path = "/templates" } })
+      local answer = client:post("/v2/sandboxes", { templateID = "base" })
+      assert.same({ code = 503, message = "busy" }, answer.json)
+      assert.equal("<html>bad</html>", client:get("/v2/sandboxes").body)
+      assert.equal("7", client:get("/templates").headers["retry-after"])
+      assert.equal(503, client:post("/v2/sandboxes", { templateID = "base" }).status)
+      assert.equal(201, client:post("/v2/sandboxes", { templateID = "base" }).status)
+      server:set({ fail_next = { status = 500, count = 100 } })
+      server:set({ fail_next = false })
+      assert.equal(1, #client:get("/v2/sandboxes").json)
+      -- An answer made to order acted on nothing, but was counted.
+      local _, total = server:requests()
+      assert.equal(6, total)
+    end)
+
+    it("delays answers", function()
+      start({ latency = 0.2 })
+      assert.is_true(support.timed(client.get, client, "/v2/sandboxes") >= 0.2)
+      server:set({ latency = false, fail_next = { delay = 0.2 } })
+      local seconds, answer = support.timed(client.get, client, "/v2/sandboxes")
+      assert.is_true(seconds >= 0.2)
+      assert.equal(200, answer.status)
+      assert.is_true(support.timed(client.get, client, "/v2/sandboxes") < 0.2 * support.slack)
+    end)
+
+    it("has another clock on request", function()
+      start()
+      server:set({ clock_skew = -86400 })
+      local answer = client:get("/v2/sandboxes")
+      local day = os.date("!%d %b %Y", os.time() - 86400)
+      assert.matches(day, answer.headers.date, 1, true)
+      assert.matches(os.date("!%Y-%m-%d", os.time() - 86400), client:info((client:create())).startedAt, 1, true)
+    end)
+
+    it("refuses switches it does not know", function()
+      start()
+      assert.has_error(function() server:set({ nonsense = 1 }) end, nil)
+      assert.equal(400, client:post("/_control/set", { nonsense = 1 }).status)
+      assert.equal(400, client:request("POST", "/_control/set", { body = "[" }).status)
+      assert.equal(200, client:post("/_control/set", { latency = 0 }).status)
+      assert.equal(204, client:delete("/_control/requests").status)
+    end)
+
+    it("has none of this unless asked", function()
+      start({ control = false })
+      assert.equal(404, client:get("/_control/requests").status)
+      assert.equal(404, client:post("/_control/set", {}).status)
+    end)
+  end)
+end)
