@@ -6,7 +6,9 @@
  *   runner --tied COMMAND ...    becomes the command, which Linux ends with its caller, however that ends
  *   runner --port                prints a loopback TCP port that is free now
  */
+#if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
+#endif
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <signal.h>
