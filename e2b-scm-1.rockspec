@@ -109,6 +109,7 @@ build = {
         "csrc/explain.c",
         "csrc/json.c",
         "csrc/module.c",
+        "csrc/news.c",
         "csrc/poller.c",
         "csrc/process.c",
         "csrc/query.c",

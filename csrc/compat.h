@@ -1,6 +1,6 @@
-/* One C API out of Lua 5.1, 5.2, 5.3, 5.4 and LuaJIT: only the calls this module uses. Every shim is static and reached through a
- * macro, so no symbol of Lua's is ever defined here (LuaJIT exports some of these names itself). No version ceilings: what is
- * newer than the newest Lua known here is treated like it. */
+/* One C API out of Lua 5.1, 5.2, 5.3, 5.4 and LuaJIT: only the calls this module uses. Every shim is static and reached
+ * through a macro, so no symbol of Lua's is ever defined here (LuaJIT exports some of these names itself). No version
+ * ceilings: what is newer than the newest Lua known here is treated like it. */
 #ifndef E2B_COMPAT_H
 #define E2B_COMPAT_H
 
@@ -10,8 +10,9 @@
 lua-devel; Alpine: lua5.4-dev; Arch: lua; macOS: brew install lua) or point LUA_CFLAGS at them"
 #endif
 #if !__has_include(<curl/curl.h>)
-#error "curl/curl.h is missing: install the headers of libcurl 7.66 or later (Debian/Ubuntu: libcurl4-openssl-dev; Fedora: \
-libcurl-devel; Alpine: curl-dev; Arch: curl; macOS: xcode-select --install, or brew install curl) or point CURL_CFLAGS at them"
+#error "curl/curl.h is missing: install the headers of libcurl 7.66 or later (Debian/Ubuntu: \
+libcurl4-openssl-dev; Fedora: libcurl-devel; Alpine: curl-dev; Arch: curl; macOS: xcode-select --install, or brew \
+install curl) or point CURL_CFLAGS at them"
 #endif
 #endif
 

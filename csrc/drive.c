@@ -1,5 +1,6 @@
-/* Driving libcurl. In perform mode by curl_multi_perform and curl_multi_poll, which costs half as much per call; in socket mode by
- * poll(2) on the poller's descriptor and curl_multi_socket_action. Never both on one multi handle after the switch. */
+/* Driving libcurl. In perform mode by curl_multi_perform and curl_multi_poll, which costs half as much per call; in
+ * socket mode by poll(2) on the poller's descriptor and curl_multi_socket_action. Never both on one multi handle after
+ * the switch. */
 #include "engine.h"
 
 #include <errno.h>
@@ -21,42 +22,6 @@ double e2b_now(void)
 static double earlier(double a, double b)
 {
     return a < b ? a : b;
-}
-
-/* ---- news: what engine:finished() will tell ---- */
-
-void e2b_engine_news(e2b_transfer *t, unsigned events)
-{
-    e2b_engine *engine = t->engine;
-    t->events = (unsigned char)((events & E2B_EVENT_DONE) ? E2B_EVENT_DONE : t->events | events);
-    if (t->queued)
-        return;
-    t->queued = 1;
-    t->news_next = NULL;
-    t->news_prev = engine->news_last;
-    if (engine->news_last != NULL)
-        engine->news_last->news_next = t;
-    else
-        engine->news_first = t;
-    engine->news_last = t;
-}
-
-void e2b_engine_quiet(e2b_transfer *t)
-{
-    e2b_engine *engine = t->engine;
-    t->events = 0;
-    if (!t->queued)
-        return;
-    if (t->news_prev != NULL)
-        t->news_prev->news_next = t->news_next;
-    else
-        engine->news_first = t->news_next;
-    if (t->news_next != NULL)
-        t->news_next->news_prev = t->news_prev;
-    else
-        engine->news_last = t->news_prev;
-    t->news_prev = t->news_next = NULL;
-    t->queued = 0;
 }
 
 /* ---- running transfers ---- */
@@ -127,8 +92,8 @@ static void broken(e2b_engine *engine, CURLMcode code)
     drop_multi(engine);
 }
 
-/* In a forked child: what runs belongs to the parent. Its descriptors are closed here without a word to anybody, its libcurl
- * handles are left alone for ever, and its transfers answer "cancelled". */
+/* In a forked child: what runs belongs to the parent. Its descriptors are closed here without a word to anybody, its
+ * libcurl handles are left alone for ever, and its transfers answer "cancelled". */
 static void forked(e2b_engine *engine)
 {
     engine->pid = 0;
@@ -163,7 +128,8 @@ static void run_out(e2b_transfer *t, int clock)
     e2b_engine_finish(t, CURLE_OPERATION_TIMEDOUT);
 }
 
-/* Looks at the transfers only when the earliest of their clocks may have run out: clocks that are set again only move away. */
+/* Looks at the transfers only when the earliest of their clocks may have run out: clocks that are set again only move
+ * away. */
 static void check_clocks(e2b_engine *engine)
 {
     e2b_transfer *t, *next;
@@ -214,8 +180,8 @@ static void install_callbacks(e2b_engine *engine)
     curl_multi_setopt(engine->multi, CURLMOPT_TIMERDATA, engine);
 }
 
-/* curl_easy_pause tells which sockets matter even in perform mode, and never again unless that changes. So somebody has to listen
- * from then on, or a later switch to socket mode would not know of them. */
+/* curl_easy_pause tells which sockets matter even in perform mode, and never again unless that changes. So somebody has
+ * to listen from then on, or a later switch to socket mode would not know of them. */
 void e2b_engine_before_pause(e2b_engine *engine)
 {
     install_socket_callback(engine);
@@ -344,7 +310,7 @@ void e2b_engine_wake(e2b_engine *engine)
 
 static int milliseconds(double seconds)
 {
-    return seconds <= 0 ? 0 : (int)(seconds * 1000) + 1; /* never early: a clock would be found not to have run out yet */
+    return seconds <= 0 ? 0 : (int)(seconds * 1000) + 1; /* never early: nothing would have run out yet */
 }
 
 /* Sleeps until there is something to do or seconds are over. 0: a signal came. */

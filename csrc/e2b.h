@@ -1,5 +1,5 @@
-/* What the files of e2b.core share. Rules: libcurl's callbacks touch C memory only; a Lua call may longjmp, so nothing is held
- * over one without a userdata that owns it; no lua_State is kept; no C globals. */
+/* What the files of e2b.core share. Rules: libcurl's callbacks touch C memory only; a Lua call may longjmp, so nothing
+ * is held over one without a userdata that owns it; no lua_State is kept; no C globals. */
 #ifndef E2B_H
 #define E2B_H
 
@@ -38,9 +38,9 @@ struct e2b_call {
 /* The row of that name, or NULL. */
 const e2b_call *e2b_call_find(const char *name);
 
-/* Makes the request out of the table at stack index args (absolute; may be nil). 1: pushes method, path with query, body or nil,
- * content type or nil. 0: pushes a message. Raises only on misuse (wrong Lua types) and on lack of memory. Path and content type
- * are free of control characters and spaces, so they can go into a request line and a header. */
+/* Makes the request out of the table at stack index args (absolute; may be nil). 1: pushes method, path with query,
+ * body or nil, content type or nil. 0: pushes a message. Raises only on misuse (wrong Lua types) and on lack of memory.
+ * Path and content type are free of control characters and spaces, so they can go into a request line and a header. */
 int e2b_call_request(lua_State *L, const e2b_call *call, int args);
 
 /* Is this status a success of the call? */

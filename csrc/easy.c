@@ -40,8 +40,8 @@ static int on_prereq(void *owner, char *remote_ip, char *local_ip, int remote_po
     return CURL_PREREQFUNC_OK;
 }
 
-/* The connect clock starts with the first lookup or socket of the transfer's own: time in the queue behind other connections
- * is not connecting (libcurl's own clock counts it). */
+/* The connect clock starts with the first lookup or socket of the transfer's own: time in the queue behind other
+ * connections is not connecting (libcurl's own clock counts it). */
 static void connecting(e2b_transfer *t)
 {
     if (t->connect_at == E2B_NEVER && t->connect_timeout > 0 && t->engine->has_prereq) {
@@ -145,7 +145,7 @@ static CURLcode set_connection(e2b_transfer *t, CURL *easy)
         SET(CONNECTTIMEOUT_MS, t->connect_timeout < 2e6 ? (long)(t->connect_timeout * 1000) + 1 : FOREVER_MS);
     if (target->proxy != NULL) {
         SET(PROXY, target->proxy);
-        SET(NOPROXY, target->proxy[0] != '\0' ? "" : "*"); /* what was said here wins over the environment's exceptions */
+        SET(NOPROXY, target->proxy[0] != '\0' ? "" : "*"); /* wins over the environment's exceptions */
     }
     if (target->ca_file != NULL)
         SET(CAINFO, target->ca_file);

@@ -35,8 +35,8 @@ static int engine_start(lua_State *L)
     return 0;
 }
 
-/* engine:wait(seconds) -> true (there is news) | false
- * engine:wait(seconds, transfer) -> true (that one is done, and finished() does not tell of it) | false, news of others */
+/* engine:wait(seconds) -> true (there is news) | false engine:wait(seconds, transfer) -> true (that one is done, and
+ * finished() does not tell of it) | false, news of others */
 static int engine_wait(lua_State *L)
 {
     e2b_engine *engine = check_engine(L);

@@ -268,7 +268,7 @@ void e2b_engine_connections(e2b_engine *engine, long n);
 void e2b_engine_stop(e2b_engine *engine);
 
 /* engine.c */
-e2b_engine *e2b_engine_of(lua_State *L); /* the engine of the running method, by its upvalue; NULL at the end of the state */
+e2b_engine *e2b_engine_of(lua_State *L); /* of the running method, by its upvalue; NULL at the end of the state */
 int e2b_upvalues(lua_State *L);          /* pushes what luaL_setfuncs gives every method */
 
 /* module.c */

@@ -82,8 +82,8 @@ static int core_libcurl(lua_State *L)
     return 1;
 }
 
-/* A cancelled lookup leaves a thread of libcurl's behind that ends by itself. When Lua closes it unloads this module, and libcurl
- * with it if nobody else has it: that thread would return into nothing. So libcurl stays. */
+/* A cancelled lookup leaves a thread of libcurl's behind that ends by itself. When Lua closes it unloads this module,
+ * and libcurl with it if nobody else has it: that thread would return into nothing. So libcurl stays. */
 static void pin_libcurl(void)
 {
 #if defined(RTLD_NODELETE) && defined(RTLD_NOLOAD)

@@ -1,5 +1,6 @@
-/* Many sockets behind one descriptor that any loop can wait on: epoll on Linux, kqueue elsewhere. A second, private descriptor makes
- * it readable when something was done outside of a step (a start, an unpause), so that a loop asleep with an old timeout wakes up. */
+/* Many sockets behind one descriptor that any loop can wait on: epoll on Linux, kqueue elsewhere. A second, private
+ * descriptor makes it readable when something was done outside of a step (a start, an unpause), so that a loop asleep
+ * with an old timeout wakes up. */
 #include "engine.h"
 
 #include <errno.h>

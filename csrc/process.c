@@ -1,5 +1,5 @@
-/* Whether this is still the process that the engine's handles belong to. It is asked at every step, and getpid() is a system call:
- * so the answer is a page that the kernel zeroes in a forked child, where it can do that. */
+/* Whether this is still the process that the engine's handles belong to. It is asked at every step, and getpid() is a
+ * system call: so the answer is a page that the kernel zeroes in a forked child, where it can do that. */
 #include "engine.h"
 
 #include <sys/mman.h>

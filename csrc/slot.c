@@ -1,5 +1,5 @@
-/* Byte buffers, and slots: an easy handle with the memory of one call. A new easy handle costs more than a call on loopback, so
- * finished ones are reset and kept. */
+/* Byte buffers, and slots: an easy handle with the memory of one call. A new easy handle costs more than a call on
+ * loopback, so finished ones are reset and kept. */
 #include "engine.h"
 
 #include <stdlib.h>
@@ -118,7 +118,7 @@ void e2b_slot_put(e2b_engine *engine, e2b_slot *slot)
         return;
     }
     if (slot->easy != NULL && slot->generation != engine->generation)
-        slot->easy = NULL; /* the parent's: lost on purpose, its memory may be entangled with threads this process lacks */
+        slot->easy = NULL; /* the parent's, lost on purpose: threads that this process lacks may be part of it */
     slot->next = engine->idle;
     engine->idle = slot;
     engine->idle_count++;

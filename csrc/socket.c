@@ -1,5 +1,5 @@
-/* Sockets. Every one that is open is in a table by its number: a forked child closes its copies with close(2) (libcurl would say
- * goodbye on the parent's TLS connections), and what libcurl waits for is known before there is a poller. */
+/* Sockets. Every one that is open is in a table by its number: a forked child closes its copies with close(2) (libcurl
+ * would say goodbye on the parent's TLS connections), and what libcurl waits for is known before there is a poller. */
 #include "engine.h"
 
 #include <errno.h>
@@ -43,8 +43,8 @@ static ino_t inode_of(int fd)
     return fstat(fd, &about) == 0 && S_ISSOCK(about.st_mode) ? about.st_ino : 0;
 }
 
-/* libcurl 7.88 closes a socket behind our back when its transfer is cancelled while it connects; by now its number may be any
- * other file's. */
+/* libcurl 7.88 closes a socket behind our back when its transfer is cancelled while it connects; by now its number may
+ * be any other file's. */
 static int is_ours(const e2b_engine *engine, size_t fd)
 {
     const e2b_socket *known = &engine->fds[fd];

@@ -1,5 +1,5 @@
-/* Bodies in pieces: transfer:read and transfer:write. A transfer over its high-water mark is paused in libcurl and goes on when the
- * buffer has been half emptied. */
+/* Bodies in pieces: transfer:read and transfer:write. A transfer over its high-water mark is paused in libcurl and goes
+ * on when the buffer has been half emptied. */
 #include "engine.h"
 
 /* Takes back the pauses that no longer have a reason. libcurl may call the body's callback from in here. */

@@ -1,5 +1,5 @@
-/* Targets: where requests go and what every one of them carries. Headers may be secret, so the whole block is zeroed when it is
- * freed, and nothing but scheme and host is ever shown. */
+/* Targets: where requests go and what every one of them carries. Headers may be secret, so the whole block is zeroed
+ * when it is freed, and nothing but scheme and host is ever shown. */
 #include "engine.h"
 
 #include <stdlib.h>
@@ -79,7 +79,8 @@ static const char *get_string(lua_State *L, const char *name, size_t *len)
     return NULL;
 }
 
-/* What is wrong with the URL, or NULL. Sets whether it is https, its length without slashes at the end, and that of scheme and host. */
+/* What is wrong with the URL, or NULL. Sets whether it is https, its length without slashes at the end, and that of
+ * scheme and host. */
 static const char *check_url(const char *url, size_t *len, size_t *shown, int *https)
 {
     size_t start, end;

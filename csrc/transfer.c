@@ -1,5 +1,5 @@
-/* Transfers: one HTTP exchange each. Preparing one copies everything it needs into one block of its slot, so that nothing of Lua's
- * is referred to while it runs. */
+/* Transfers: one HTTP exchange each. Preparing one copies everything it needs into one block of its slot, so that
+ * nothing of Lua's is referred to while it runs. */
 #include "engine.h"
 
 #include <stdlib.h>

@@ -7,8 +7,7 @@ local SERVER = [[conn:serve(function(request)
   conn:respond(200, '["' .. conn.number .. '"]')
 end)]]
 
--- Runs in a child process with one transfer in flight and one pooled connection; forks there. `child` and `parent` are the
--- bodies of the two functions that come after.
+-- In a process of its own, with two transfers in flight and pooled connections: forks, and runs `child` and `parent`.
 local function forking(server, mode, child, parent)
   local result = support.run([[
     local support = require("spec.support.support")
@@ -139,9 +138,42 @@ describe("a fork", function()
     ]])
   end)
 
+  it("closes nothing in the child but the parent's sockets", function()
+    local server = watch.peer(SERVER)
+    local result = support.run([[
+      local support = require("spec.support.support")
+      local exchange = require("spec.support.exchange")
+      local posix = require("spec.support.posix")
+      local core = support.core()
+      local engine = core.engine()
+      local target = exchange.target(arg[1])
+      assert(exchange.get(target, "/"))
+      engine:close()
+      -- cancelled while it connects: libcurl closes that socket without a word
+      local transfer = exchange.raw(target, "/slow")
+      engine:start(transfer)
+      engine:step()
+      transfer:cancel()
+      assert(core.stats().sockets == 0, "counted: " .. core.stats().sockets)
+      -- its number goes to something else
+      local files = {}
+      for i = 1, 10 do files[i] = posix.open("/dev/null") end
+      local pid = posix.fork()
+      if pid == 0 then
+        engine:step()
+        local lost = 0
+        for i = 1, 10 do
+          if not posix.is_open(files[i]) then lost = lost + 1 end
+        end
+        posix.exit(lost)
+      end
+      assert(posix.wait(pid) == 0, "the child has lost a file")
+    ]], { args = { server.url } })
+    assert.equal(0, result.code, result.out .. result.err)
+  end)
+
   it("does not reach programs that the process starts", function()
     local server = watch.peer(SERVER)
-    local engine = support.core().engine()
     assert.is_true((exchange.get(exchange.target(server), "/")))
     assert.equal(1, support.core().stats().sockets)
     -- (libcurl's own socket pair is not a connection, and not in this list)

@@ -1,6 +1,7 @@
-/* Runs a script in a Lua whose n-th allocation fails, n rising until the script gets through; twice: with one failure, and with every
- * allocation failing from the n-th on. After each failure the same state must still do all of it, and close without a trace.
- *   host SCRIPT URL CJSON [FIRST [LAST]]        CJSON: path of the lua-cjson module, kept loaded so that reports have names */
+/* Runs a script in a Lua whose n-th allocation fails, n rising until the script gets through; twice: with one failure,
+ * and with every allocation failing from the n-th on. After each failure the same state must still do all of it, and
+ * close without a trace. host SCRIPT URL CJSON [FIRST [LAST]]        CJSON: path of the lua-cjson module, kept loaded
+ * so that reports have names */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>

@@ -56,7 +56,9 @@ local ok, value, date, status, next_token, total = run(call("sandbox_create", {
   body = { template = "base", timeout = 300, metadata = { a = "b" } },
 }, { timeout = 10, connect_timeout = 5, idle_timeout = 5, max_bytes = 100000, headers = { "X-Own", "1" } }))
 assert(ok and value.sandbox_id == "ok" and date and status == 201 and next_token == "cursor" and total == 3)
-ok, value = run(call("sandbox_list", { query = { limit = 2, state = { "running", "paused" }, metadata = { k = "v w" } } }))
+ok, value = run(call("sandbox_list", {
+  query = { limit = 2, state = { "running", "paused" }, metadata = { k = "v w" } },
+}))
 assert(ok and #value == 2 and value[2].metadata.k == "v")
 
 -- answers that are failures
@@ -136,7 +138,7 @@ assert(core.escape("a/b") == "a%2Fb")
 assert(core.json_decode(core.json_encode({ a = { 1, 2 } })).a[2] == 2)
 
 if phase == "recover" then
-  target, stream, upload, never, switched, value, facts = nil, nil, nil, nil, nil, nil, nil
+  target, stream, upload, never, switched, value, facts = nil -- luacheck: ignore 311 532
   engine:close()
   collectgarbage("collect")
   collectgarbage("collect")

@@ -1,4 +1,5 @@
-/* What specs of the core need from the system on every Lua: fork, exit at once, wait, and the descriptor of a Lua file. */
+/* What specs of the core need from the system on every Lua: fork, exit at once, wait, and the descriptor of a Lua file.
+ * */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>

@@ -1,4 +1,4 @@
--- Bodies of any size whose every byte is known by its place, and a peer that serves and checks them without holding them.
+-- Bodies of any size whose every byte is known by its place, and a peer that serves and checks them piece by piece.
 local stream = {}
 
 -- A prime, so that no buffer size divides it: bytes lost, doubled or swapped show.
@@ -71,8 +71,8 @@ function stream.check_file(path, size)
   assert(at == size, "the file has " .. string.format("%.0f", at) .. " bytes")
 end
 
---- For watch.peer: GET /<size> answers with that many bytes (chunked when the path ends in "c"); PUT and POST answer with
---- the count of the body's bytes, or with an error where they differ.
+--- For peer.start: GET /<size> answers with that many bytes (chunked when the path ends in "c"); PUT and POST answer
+--- with the count of the body's bytes, and fail the spec where one of them is wrong.
 stream.handler = [[
   local stream = require("spec.support.stream_peer")
   local function send(size, chunked)

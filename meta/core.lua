@@ -1,0 +1,224 @@
+---@meta e2b.core
+-- What the C core looks like from Lua. Its users are lua/e2b/client.lua and lua/e2b/loop/*.lua; nothing here is part of
+-- the public API.
+
+--- Where requests go and what every one of them carries (csrc/target.c). Immutable; its headers are zeroed when it is
+--- freed. tostring() shows scheme and host only.
+---@class e2b.core.target
+
+--- One HTTP exchange (csrc/transfer.c). Prepared by core.transfer, sent by engine:start, alive until its "done" was
+--- told of.
+---@class e2b.core.transfer
+local transfer = {}
+
+--- The one engine of a Lua state (csrc/engine.c).
+---@class e2b.core.engine
+local engine = {}
+
+--- A row of the table of REST calls.
+---@class e2b.core.call
+---@field name string
+---@field method string
+---@field path string template, with {parameters}
+---@field idempotent boolean may be sent again when a connection died
+
+--- What transfer:result() tells about a failure.
+---@class e2b.core.facts
+---@field cause "http"|"curl"|"deadline"|"cancelled"|"too_large"|"json"|"shape"|"sink"|"source"
+---@field text string for people, without secrets
+---@field sent "no"|"maybe"|"yes" "no": surely nothing of the request left; "yes": a whole head of an answer came back
+---@field status? integer
+---@field curl? integer CURLcode
+---@field message? string what E2B's JSON error body says
+---@field error_code? string|integer the same body's code
+---@field has_body? boolean it was there
+---@field retry_after? string the header as it came
+---@field request_id? string X-E2B-Trace-ID
+---@field date? integer the Date header, seconds since the epoch
+---@field content_type? string
+---@field location_host? string host (and port) a 3xx points to; never followed
+---@field replay? boolean libcurl wanted to send a non-idempotent request again and was refused
+---@field deadline? "request_timeout"|"connect_timeout"|"idle_timeout" with cause "deadline": which clock ran out
+---@field os_errno? integer with cause "sink" and "source"
+---@field primary_ip? string
+
+---@class e2b.core.target_options
+---@field url string http:// or https://, host, port, path; no query, no credentials; slashes at its end are dropped
+---@field headers? { [1]: string, [2]: string }[] names and values
+---@field user_agent? string
+---@field proxy? string|false a proxy's URL; false: none, whatever the environment says; nil: the environment's
+---@field ca_file? string PEM file to trust instead of the system's
+
+---@class e2b.core.transfer_options
+---@field timeout? number seconds from start() on, also while it waits for a connection; 0 or nil: none
+---@field connect_timeout? number seconds for name, TCP and TLS
+---@field idle_timeout? number seconds between two bytes of a body; doesn't run while the transfer is paused for us
+---@field max_bytes? integer cap on the answer's bytes after decoding
+---@field headers? string[] name, value, name, value …; each takes the place of the target's header of that name
+---@field stream? boolean the body is read with transfer:read()
+---@field sink? integer descriptor that a successful body is written to; never closed
+---@field source? integer|"chunks" descriptor that the request's body is read from, or transfer:write()
+---@field source_size? integer bytes of the source; announced as Content-Length and checked
+---@field high_water? integer bytes buffered before a stream pauses (262144)
+
+---@class e2b.core.libcurl
+---@field version string
+---@field number integer as 0x075801
+---@field ssl? string
+---@field prereq boolean attempts are counted; without, creates use a connection of their own
+---@field quick_exit boolean deadlines hold while a name is being resolved
+---@field http2 boolean
+---@field async_dns boolean
+
+---@class e2b.core.stats
+---@field engines integer with a multi handle of libcurl's
+---@field targets integer
+---@field transfers integer not collected yet
+---@field in_flight integer
+---@field sockets integer open connections
+---@field easies integer libcurl's handles
+
+---@class e2b.core
+---@field ABI integer raised when lua/e2b would not work with an older core
+---@field calls table<string, e2b.core.call> the REST calls by name
+local core = {}
+
+--- The monotonic clock.
+---@return number seconds
+function core.now() end
+
+---@return integer pid
+function core.getpid() end
+
+--- What the libcurl in this process is and can do.
+---@return e2b.core.libcurl
+function core.libcurl() end
+
+--- What is alive: targets and transfers not collected yet, transfers in flight, open connections, libcurl's handles.
+---@return e2b.core.stats
+function core.stats() end
+
+--- RFC 3339 to seconds since the epoch.
+---@param text string offsets, fractions (cut), lower-case t and z, leap seconds
+---@return integer|nil seconds nil: not a time
+function core.time_parse(text) end
+
+--- Seconds since the epoch to RFC 3339, in UTC; milliseconds only when there are any.
+---@param seconds number
+---@return string text "2026-01-02T03:04:05Z"
+function core.time_format(seconds) end
+
+--- Percent-encodes all but unreserved characters: fit for one path segment or one query value.
+---@param text string
+---@return string
+function core.escape(text) end
+
+--- null is absent, whole numbers are integers, 100 levels at most.
+---@param text string
+---@return any value
+---@return string|nil message with a nil value: what is wrong
+function core.json_decode(text) end
+
+---@param value any
+---@return string|nil text
+---@return string|nil message
+function core.json_encode(value) end
+
+--- Raises on wrong types; what can't be sent (control characters, another scheme) comes back as a message without the
+--- value.
+---@param options e2b.core.target_options
+---@return e2b.core.target|nil target
+---@return string|nil message
+function core.target(options) end
+
+--- Prepares a transfer; nothing is sent. Raises on wrong types and unknown names.
+---@param target e2b.core.target
+---@param call string name of a row; "raw" takes method, path, query, body, content_type
+---@param args? table path parameters by name, `query`, `body`
+---@param options? e2b.core.transfer_options
+---@return e2b.core.transfer|nil transfer
+---@return string|nil message what is wrong with the arguments
+function core.transfer(target, call, args, options) end
+
+--- The engine of this Lua state. libcurl's multi handle is made by its first start().
+---@return e2b.core.engine
+function core.engine() end
+
+--- Sends a transfer. What libcurl refuses is a finished transfer; a transfer started already raises.
+---@param which e2b.core.transfer
+function engine:start(which) end
+
+--- Drives until there is news, `seconds` (at most 1) are over or a signal came.
+---@param seconds number
+---@param which? e2b.core.transfer wait for this one: finished() does not tell of its end then
+---@return boolean news with `which`: that one is done
+---@return boolean|nil others with `which`: there is news of others, to be taken with finished()
+function engine:wait(seconds, which) end
+
+--- Drives without waiting.
+function engine:step() end
+
+--- The next transfer with news. "read": headers or bytes came after a read() that had nothing; "write": there is room
+--- after a write() that was refused; "done": told once, and last. Made for `for transfer, event in engine.finished,
+--- engine do`.
+---@return e2b.core.transfer|nil which
+---@return "done"|"read"|"write"|nil event
+function engine:finished() end
+
+--- One descriptor that is readable whenever step() has something to do. Switches to socket mode for good: libcurl is
+--- driven through it from now on, by wait() too. A forked child gets another one.
+---@return integer fd
+function engine:pollfd() end
+
+---@return "r" events what to wait for
+function engine:events() end
+
+--- Seconds until step() has to be called even when the descriptor is quiet; changes with every step and start.
+---@return number|nil seconds nil: nothing is in flight
+function engine:timeout() end
+
+--- The cap on open connections (100); further transfers queue, their deadlines run.
+---@param n integer
+function engine:connections(n) end
+
+--- Ends what is in flight (cause "cancelled"), drops pooled connections. The engine goes on to be usable.
+function engine:close() end
+
+--- Takes the transfer out of libcurl at once; finished() never tells of it. Idempotent. What had arrived whole stays
+--- its result.
+function transfer:cancel() end
+
+--- Some bytes of a streamed body. Takes the pause back when the buffer is half empty.
+---@param max? integer
+---@return string|false|nil bytes false: none yet; nil: the body has ended or failed, result() says which
+function transfer:read(max) end
+
+--- Gives bytes of a request's body (source = "chunks"). A piece larger than the high-water mark is taken when the
+--- buffer is empty.
+---@param data string
+---@return boolean|nil taken false: nothing of it, wait for "write"; nil: the transfer has ended
+function transfer:write(data) end
+
+--- The request's body ends here.
+function transfer:close_write() end
+
+---@return integer|nil status once the head of the answer is there
+function transfer:status() end
+
+---@return integer bytes_down of the answer's body, decoded
+---@return integer bytes_up of the request's body
+---@return integer|nil total_down as announced
+---@return integer|nil total_up
+function transfer:progress() end
+
+--- What became of it; after "done" or cancel(), once: frees the body, also what of a stream was not read.
+---@return boolean ok false: the second value is e2b.core.facts and the last
+---@return any value shaped by the call's row; true where there is none, and for streams and sinks
+---@return integer|nil date the Date header, seconds since the epoch
+---@return integer|nil status
+---@return string|nil next_token X-Next-Token
+---@return integer|nil total_running X-Total-Running
+---@return string|nil request_id X-E2B-Trace-ID
+function transfer:result() end
+
+return core
