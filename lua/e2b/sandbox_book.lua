@@ -4,7 +4,8 @@
 local M = {}
 
 -- Tokens by object: no field, so that nothing that prints or copies an object can show one.
-local tokens = setmetatable({}, { __mode = "k" })
+local envd_tokens = setmetatable({}, { __mode = "k" })
+local traffic_tokens = setmetatable({}, { __mode = "k" })
 
 ---@class e2b.Binding what the objects and statics of one client share
 ---@field source fun(): e2b.Client makes or finds the client
@@ -36,15 +37,8 @@ end
 -- Moves what must not be a field out of the row. Rows of lists normally carry none.
 local function keep_tokens(object, row)
   local envd, traffic = row.envd_access_token, row.traffic_access_token
-  if envd == nil and traffic == nil then return end
-  row.envd_access_token, row.traffic_access_token = nil, nil
-  local kept = tokens[object]
-  if not kept then
-    kept = {}
-    tokens[object] = kept
-  end
-  kept.envd = envd or kept.envd
-  kept.traffic = traffic or kept.traffic
+  if envd ~= nil then envd_tokens[object], row.envd_access_token = envd, nil end
+  if traffic ~= nil then traffic_tokens[object], row.traffic_access_token = traffic, nil end
 end
 
 --- The tokens of an object, for the data plane; never to be printed.
@@ -52,9 +46,7 @@ end
 ---@return string? envd_access_token
 ---@return string? traffic_access_token
 function M.tokens(object)
-  local kept = tokens[object]
-  if not kept then return nil, nil end
-  return kept.envd, kept.traffic
+  return envd_tokens[object], traffic_tokens[object]
 end
 
 --- Makes the row of an answer a Sandbox, in place.

@@ -60,14 +60,13 @@ function M.await(start, deadline)
 end
 
 local function send_and_wait(engine, transfer, deadline)
-  local done, news
   engine:start(transfer)
-  repeat
-    local seconds, late = slice(deadline)
-    done, news = engine:wait(seconds, transfer)
+  while true do
+    local left = deadline and deadline - now() or SLICE
+    local done, news = engine:wait(left < SLICE and left or SLICE, transfer)
     if news then drain(engine) end
-  until done or late
-  return done
+    if done or left <= 0 then return done end
+  end
 end
 
 --- Sends a transfer and waits for its end: what nearly all waits are, so nothing is made and kept for it.
