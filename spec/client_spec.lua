@@ -115,6 +115,7 @@ describe("client", function()
         assert.is_nil(value)
         assert.equal("authentication", err.kind)
         assert.equal("no", err.sent)
+        assert.matches("the API key contains a line end or another control character", message, 1, true)
         support.assert_no_secret({ "hidden", "hid\127den" }, message, err, client)
       end
       assert.equal(0, server:count("connection"))
@@ -143,6 +144,23 @@ describe("client", function()
       assert.is_truthy((get(client)))
       assert.equal(1, calls)
       assert.equal(KEY, server:requests()[2].headers["x-api-key"])
+    end)
+
+    it("lets go of it when it has the key", function()
+      local server = serve({ { status = 200, body = SANDBOX } })
+      local weak = setmetatable({}, { __mode = "k" })
+      local client
+      do
+        local key = KEY
+        local function ask() return key end
+        weak[ask] = true
+        client = client_of(server, { api_key = ask })
+      end
+      support.collect()
+      assert.is_truthy(next(weak))
+      assert.is_truthy((get(client)))
+      support.collect()
+      assert.is_nil(next(weak))
     end)
 
     it("lets it wait, and calls it once for many calls at the same time", function()
@@ -647,6 +665,20 @@ describe("client", function()
     assert.is_nil(value)
     assert.equal("unsupported", err.kind)
     assert.equal("Sandbox.get_info: not here", message)
+  end)
+
+  it("calls it a timeout when the loop's clock was the first", function()
+    local server = serve([[conn:read_request() conn:wait_closed()]])
+    local client = client_of(server, { loop = {
+      may_wait = function() return true end,
+      await = function(start)
+        start(function() end)()
+        return nil, "deadline"
+      end,
+    } })
+    local value, _, err = get(client)
+    assert.is_nil(value)
+    assert.same({ "timeout", "request_timeout", 1 }, { err.kind, err.deadline, err.attempts })
   end)
 
   it("says so when the C part is of another version", function()

@@ -81,7 +81,8 @@ describe("config", function()
     for name, values in pairs({
       api_key = { 5, {}, true }, domain = { 5, "https://e2b.app", "a b", "a/b", "x\r\ny" },
       api_url = {
-        5, "api.e2b.app", "ftp://x", "https://", "https://u:p@x", "https://x?q", "https://x y", "https://x#f",
+        5, "api.e2b.app", "ftp://x", "https://", "https://u:p@x", "https://user@x", "https://x?q", "https://x y",
+        "https://x#f",
       },
       sandbox_url = { "x", "file:///etc" }, debug = { "true", 1 }, request_timeout = { -1, "1" }, retries = { 1.5, -1 },
       headers = { "x" }, proxy = { true, 5 }, ca_file = { 5 }, user_agent = { "a\nb", 1 }, integration = { "a\nb" },

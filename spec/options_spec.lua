@@ -130,7 +130,8 @@ describe("options", function()
   end)
 
   it("finds the nearest name with neighbours swapped, and the first in the alphabet among equals", function()
-    assert.equal("timeout", (suggest("tiemout", { timeout = 1, template = 1 })))
+    assert.equal("limit", (suggest("limti", { limit = 1, template = 1 })))
+    assert.is_nil((suggest("lixxt", { limit = 1, template = 1 })))
     for _ = 1, 20 do
       assert.equal("bat", (suggest("cat", { bat = 1, hat = 1, rat = 1 })))
     end
