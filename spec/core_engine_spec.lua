@@ -280,6 +280,23 @@ describe("the engine", function()
     assert.is_true((exchange.get(target, "/now")))
   end)
 
+  it("goes with its Lua state, whatever was going on", function()
+    local server = watch.peer(MIXED)
+    for _, mode in ipairs({ "perform", "sockets" }) do
+      child(([[
+        if %q == "sockets" then engine:pollfd() end
+        local prepared = exchange.raw(target, "/now")
+        local never = exchange.raw(target, "/never", { timeout = 100 })
+        local paused = exchange.raw(target, "/never", { stream = true, source = "chunks" }, { method = "POST" })
+        local done = exchange.raw(target, "/now")
+        for _, transfer in ipairs({ never, paused, done }) do engine:start(transfer) end
+        repeat engine:wait(1) until engine:finished()
+        KEPT = { prepared, never, done } -- the rest goes first
+        if os.exit and _VERSION ~= "Lua 5.1" then os.exit(0, true) end
+      ]]):format(mode), { args = { server.url } })
+    end
+  end)
+
   it("refuses what makes no sense", function()
     local server = watch.peer(OK)
     local transfer = exchange.raw(exchange.target(server), "/")
@@ -359,6 +376,38 @@ describe("socket mode", function()
       take(b)
       assert(size[a] == 3000000 and size[b] == 3000000, size[a] .. " " .. size[b])
       assert(a:result() and b:result())
+    ]], { args = { server.url } })
+  end)
+
+  it("takes over one that was paused once and waits for bytes now", function()
+    local server = watch.peer([[conn:serve(function()
+      conn:begin_chunked(200)
+      conn:chunk(("x"):rep(1000000))
+      conn:sleep(0.5)
+      conn:chunk(("x"):rep(1000000))
+      conn:chunk("")
+    end)]])
+    child([[
+      local transfer = exchange.raw(target, "/", { stream = true, high_water = 100000 })
+      local size = 0
+      local function take()
+        while true do
+          local bytes = transfer:read()
+          if not bytes then return end
+          size = size + #bytes
+        end
+      end
+      engine:start(transfer)
+      engine:wait(0.2)
+      engine:wait(0.1)         -- over its mark
+      while size < 1000000 do
+        take()
+        engine:wait(0.1)
+      end
+      engine:pollfd()
+      exchange.drive({ transfer }, take, 2)
+      take()
+      assert(size == 2000000 and transfer:result(), size)
     ]], { args = { server.url } })
   end)
 

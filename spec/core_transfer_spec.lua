@@ -185,6 +185,16 @@ describe("a result", function()
     assert.same({ 784111777, 784111777, 784111777, 1709251200, 0, "none" }, seen)
   end)
 
+  it("has nothing of an interim answer, and nothing of trailers", function()
+    local server = watch.peer([[conn:serve(function()
+      conn:send("HTTP/1.1 103 Early Hints\r\nX-Next-Token: early\r\nX-Total-Running: 1\r\n\r\n")
+      conn:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-E2B-Trace-ID\r\n\r\n")
+      conn:send("3\r\n[1]\r\n0\r\nX-E2B-Trace-ID: late\r\n\r\n")
+    end)]])
+    local results = { exchange.get(exchange.target(server), "/") }
+    assert.same({ true, { 1 }, nil, 200 }, results)
+  end)
+
   it("of another status has the server's words and headers", function()
     local server = watch.answers({
       { status = 404, body = '{"code":404,"message":"no such sandbox","error_code":"gone"}',
