@@ -4,7 +4,7 @@
 void e2b_engine_news(e2b_transfer *t, unsigned events)
 {
     e2b_engine *engine = t->engine;
-    t->events = (unsigned char)((events & E2B_EVENT_DONE) ? E2B_EVENT_DONE : t->events | events);
+    t->events |= (unsigned char)events; /* told one at a time; after "done" none */
     if (t->queued)
         return;
     t->queued = 1;

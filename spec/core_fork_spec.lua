@@ -66,6 +66,7 @@ describe("a fork", function()
           if open[fd] and not posix.is_open(fd) then closed = closed + 1 end
         end
         assert(closed >= sockets, closed .. " closed of " .. sockets)
+        assert(not old_fd or not posix.is_open(old_fd), "the parent's poller")
         exchange.drive({ slow, other })
         for _, transfer in ipairs({ slow, other }) do
           local ok, facts = transfer:result()
