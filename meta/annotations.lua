@@ -334,12 +334,6 @@ function M.problems(file, from, to)
   for i, answer in ipairs(block.returns) do
     if #block.returns > 1 and not answer.name then missing("@return %d (%s) has no name", i, answer.type) end
   end
-  -- nil, message, err is one thing
-  for i, answer in ipairs(block.returns) do
-    if answer.name == "message" and answer.type:find("^string") and not block.returns[i + 1] then
-      missing("@return err is missing after message")
-    end
-  end
   return problems, entry
 end
 

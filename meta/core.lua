@@ -87,6 +87,7 @@ local core = {}
 ---@return number seconds
 function core.now() end
 
+--- The id of this process.
 ---@return integer pid
 function core.getpid() end
 
@@ -119,6 +120,7 @@ function core.escape(text) end
 ---@return string|nil message with a nil value: what is wrong
 function core.json_decode(text) end
 
+--- JSON of a table; whole numbers go out as integers.
 ---@param value any
 ---@return string|nil text
 ---@return string|nil message

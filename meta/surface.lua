@@ -92,6 +92,13 @@ function M.pages()
         first_name[fn] = name
         local path = info.source:match("^@(.+)$")
         member.problems, member.entry = annotations.problems(file_of(path), info.linedefined, info.lastlinedefined)
+        -- nil, message, err is one thing
+        local returns = member.entry and member.entry.block and member.entry.block.returns or {}
+        for i, answer in ipairs(returns) do
+          if answer.name == "message" and answer.type:find("^string") and not returns[i + 1] then
+            member.problems[#member.problems + 1] = "@return err is missing after message"
+          end
+        end
       end
       local block = member.entry and member.entry.block
       if not (block and block.private) then page.members[#page.members + 1] = member end
