@@ -172,6 +172,7 @@ function engine:finished() end
 ---@return integer fd
 function engine:pollfd() end
 
+--- What a loop waits for on pollfd.
 ---@return "r" events what to wait for
 function engine:events() end
 
