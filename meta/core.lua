@@ -205,9 +205,11 @@ function transfer:write(data) end
 --- The request's body ends here.
 function transfer:close_write() end
 
+--- The HTTP status.
 ---@return integer|nil status once the head of the answer is there
 function transfer:status() end
 
+--- Bytes so far.
 ---@return integer bytes_down of the answer's body, decoded
 ---@return integer bytes_up of the request's body
 ---@return integer|nil total_down as announced
