@@ -77,6 +77,10 @@ describe("the README", function()
           elseif command and command:find("^e2b%-server") then
             local help = shell(support.lua_command() .. " bin/e2b-server --help")
             for option in command:gmatch("%-%-[%w-]+") do assert.truthy(help:find(option, 1, true), option) end
+          elseif command and command:find("^lua") then
+            local script = assert(command:match("^lua[%d.]* (examples/[%w_]+%.lua)$"), command)
+            local output = shell(support.lua_command(env) .. " " .. script .. " && echo fine")
+            assert.matches("fine\n$", output)
           elseif command then
             assert.truthy(command:find("^export [%w_]+="), "what is this command? " .. command)
           end
