@@ -38,7 +38,7 @@ local RESOURCES = {
 ---@field user_agent string? in the place of ours
 ---@field integration string? "name/version", added to the User-Agent
 ---@field logger fun(event: table)? told of every request: method, path, status, attempt, seconds, request id
----@field connections integer? at most so many at a time, for all clients of the program together; the last word holds (100)
+---@field connections integer? at most so many at a time, for all clients of the program; the last word holds (100)
 ---@field max_answer_bytes integer? larger answers are refused (32 MiB)
 ---@field loop string|table|nil how to wait here; chosen for each call when not given
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
