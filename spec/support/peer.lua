@@ -37,8 +37,11 @@ function peer.start(options)
     tls = options.tls,
     alpn = options.alpn,
   }))
-  -- A sanitizer preloaded for the code under test has no business in here.
-  local command = support.lua_command({ LD_PRELOAD = false }) .. " " .. support.quote(here .. "peer_main.lua")
+  -- A sanitizer preloaded for the code under test has no business in here: the program itself, without the script
+  -- that may have started it.
+  local program = support.shell("readlink /proc/$PPID/exe"):match("^%S+/%S*lua[^/%s]*") -- nor a valgrind
+  local command = support.lua_command({ LD_PRELOAD = false }, program)
+  command = command .. " " .. support.quote(here .. "peer_main.lua")
   command = "exec " .. command .. " " .. support.quote(folder) .. " >" .. folder .. "/log 2>&1"
   local pipe = assert(io.popen(command, "w"))
   local self = setmetatable({ folder = folder, pipe = pipe, offset = 0, records = {} }, meta)

@@ -156,8 +156,9 @@ UNSET[#UNSET + 1] = "-u LUA_INIT"
 
 --- The shell words that start this Lua with this process's search paths.
 ---@param env? table<string, string|false> more variables; false unsets one
+---@param interpreter? string instead of this one
 ---@return string
-function support.lua_command(env)
+function support.lua_command(env, interpreter)
   local words = { "env", table.concat(UNSET, " ") }
   local sets = { "LUA_PATH=" .. support.quote(package.path), "LUA_CPATH=" .. support.quote(package.cpath) }
   for name, value in pairs(env or {}) do
@@ -168,7 +169,7 @@ function support.lua_command(env)
     end
   end
   words[#words + 1] = table.concat(sets, " ")
-  words[#words + 1] = support.quote(support.lua())
+  words[#words + 1] = support.quote(interpreter or support.lua())
   return table.concat(words, " ")
 end
 
