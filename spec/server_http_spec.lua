@@ -73,6 +73,8 @@ describe("the local server over HTTP", function()
     local head = client:request("HEAD", "/v2/sandboxes")
     assert.equal(200, head.status)
     assert.equal("", head.body)
+    local raw = client:raw("HEAD /v2/sandboxes HTTP/1.1\r\nConnection: close\r\n" .. AUTH .. "\r\n")
+    assert.matches("^HTTP/1.1 200 .*\r\n\r\n$", raw)
   end)
 
   it("speaks HTTP/1.0", function()
@@ -118,12 +120,15 @@ describe("the local server over HTTP", function()
 
   it("refuses lengths and encodings that lie", function()
     for _, header in ipairs({
-      "Content-Length: -5", "Content-Length: 0x10", "Content-Length: ", "Content-Length: 5\r\nContent-Length: 6",
+      "Content-Length: -5", "Content-Length: 0x10", "Content-Length: ",
       "Transfer-Encoding: @@@", "Transfer-Encoding: foo, chunked", "Transfer-Encoding: gzip",
     }) do
       local answer = client:raw("POST /v2/sandboxes HTTP/1.1\r\n" .. header .. "\r\n" .. AUTH .. "\r\nabcdef")
       assert.matches("^HTTP/1.1 400 ", answer, 1, false, header)
     end
+    local two = client:raw("POST /v2/sandboxes HTTP/1.1\r\nConnection: close\r\nContent-Length: 21\r\n"
+      .. "Content-Length: 22\r\nContent-Type: application/json\r\n" .. AUTH .. '\r\n{"templateID":"base"} ')
+    assert.matches("^HTTP/1.1 400 .*invalid content%-length", two)
     local chunk = client:raw("POST /v2/sandboxes HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" .. AUTH
       .. "\r\nxyz\r\nabc")
     assert.matches("^HTTP/1.1 400 ", chunk)
@@ -188,6 +193,8 @@ describe("the local server over HTTP", function()
     end
     for _, connection in ipairs(connections) do
       assert.equal(200, http_client.read(connection).status)
+    end
+    for _, connection in ipairs(connections) do
       connection:close()
     end
   end)

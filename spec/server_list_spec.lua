@@ -146,6 +146,7 @@ describe("lists of sandboxes on the local server", function()
           paged[#paged + 1] = n
         end
         token = answer.headers["x-next-token"]
+        assert.is_true(#paged <= #whole)
       until not token
       assert.same(whole, paged)
     end

@@ -134,21 +134,26 @@ function control:set(settings)
   return { ok = true }
 end
 
----Runs one command that came over the pipe.
+local function obey(self, line)
+  local message, problem = json.decode(line)
+  if not json.is_object(message) then return { error = problem or "not an object" } end
+  if message.command == "requests" then
+    return self:log()
+  elseif message.command == "clear" then
+    self:clear()
+    return { ok = true }
+  elseif message.command == "set" then
+    return self:set(message.settings or {})
+  end
+  return { error = "unknown command" }
+end
+
+---Runs one command that came over the pipe. There is always an answer: the other side waits for it.
 ---@param line string JSON: `{ command, settings? }`
 ---@return string answer one line of JSON
 function control:command(line)
-  local message, problem = json.decode(line)
-  if not json.is_object(message) then return json.encode({ error = problem or "not an object" }) end
-  if message.command == "requests" then
-    return json.encode(self:log())
-  elseif message.command == "clear" then
-    self:clear()
-    return json.encode({ ok = true })
-  elseif message.command == "set" then
-    return json.encode(self:set(message.settings or {}))
-  end
-  return json.encode({ error = "unknown command" })
+  local ok, answer = pcall(obey, self, line)
+  return json.encode(ok and answer or { error = tostring(answer) })
 end
 
 ---@param routes table

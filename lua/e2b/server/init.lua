@@ -92,8 +92,9 @@ end
 local function command(options, answers)
   local code = string.format("package.path=%q package.cpath=%q os.exit(require('e2b.server.main').child())",
     package.path, package.cpath)
-  return string.format("{ echo $$; exec %s -e %s; } > %s", shell_quote(options.lua or interpreter()), shell_quote(code),
-    shell_quote(answers))
+  -- Should the server ever spin, it must not do so for ever: no spec needs half an hour of processor time.
+  return string.format("{ echo $$; ulimit -t 1800; exec %s -e %s; } > %s", shell_quote(options.lua or interpreter()),
+    shell_quote(code), shell_quote(answers))
 end
 
 ---Starts a private server in its own process.
