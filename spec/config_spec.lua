@@ -85,7 +85,13 @@ describe("config", function()
         "https://x#f",
       },
       sandbox_url = { "x", "file:///etc" }, debug = { "true", 1 }, request_timeout = { -1, "1" }, retries = { 1.5, -1 },
-      headers = { "x" }, proxy = { true, 5 }, ca_file = { 5 }, user_agent = { "a\nb", 1 }, integration = { "a\nb" },
+      headers = { "x" },
+      proxy = {
+        true, 5, "http://", "http://host:99999999", "http://host:0", "http://host:", "ftp://host",
+        "gopher://u:p@host:1",
+        "http://a b", "http://host\n", "://host", "user:p@", "http://u:p/w@host:80", "http://u:1/w@host",
+        "http://ho{st", "http://[::1", "http://[::1]x",
+      }, ca_file = { 5 }, user_agent = { "a\nb", 1 }, integration = { "a\nb" },
       logger = { {}, "x" }, connections = { 0, 1.5, "5" }, max_answer_bytes = { 0 }, loop = { "uv5", {}, 5 },
       getenv = { {} },
     }) do
@@ -97,6 +103,23 @@ describe("config", function()
     end
     assert.is_false((pcall(config.read, { apiKey = "x" })))
     assert.is_true((pcall(config.read, { loop = "blocking", proxy = false, validate_api_key = true })))
+  end)
+
+  it("takes the proxies that libcurl takes", function()
+    for _, value in ipairs({
+      "", "proxy", "proxy:8080", "http://proxy:8080/", "HTTPS://user:pass%2Fword@proxy.example:443", "user:p@proxy:1",
+      "socks5h://u:p:w@[::1]:1080", "socks4://10.0.0.1", "socks4a://x", "socks5://x_y", "http://u@h@host:1",
+    }) do
+      assert.equal(value, config.read({ proxy = value }).proxy)
+    end
+  end)
+
+  it("never shows a proxy's password", function()
+    for _, value in ipairs({ "http://user:hidden@host:99999999", "ftp://user:hidden@host", "user:hidden/x@host" }) do
+      local ok, message = pcall(config.read, { proxy = value })
+      assert.is_false(ok)
+      assert.is_nil(message:find("hidden", 1, true))
+    end
   end)
 
   it("never shows a URL that may hold a password", function()

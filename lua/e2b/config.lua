@@ -54,8 +54,31 @@ local function key_option(value)
   return "a string or a function that returns one expected, got " .. type(value)
 end
 
+local PROXIES = { http = true, https = true, socks4 = true, socks4a = true, socks5 = true, socks5h = true }
+
+-- What libcurl can't read it quotes, password and all: so that is refused here, and not quoted.
+local function proxy_fault(text)
+  if text:find("[%c%s]") then return "it contains a space or a control character" end
+  local scheme, rest = text:match("^(.-)://(.*)$")
+  if scheme and not PROXIES[scheme:lower()] then
+    return "it must start with http://, https://, socks4://, socks4a://, socks5:// or socks5h://"
+  end
+  local authority, after = (rest or text):match("^([^/?#]*)(.*)$")
+  if after:find("@", 1, true) then return "/, ? and # in a user name or a password must be percent-encoded" end
+  local host = authority:match("([^@]*)$")
+  local name, port = host:match("^(%[[%x:.%%%w]+%])(.*)$")
+  if not name then name, port = host:match("^([%w._~%%\128-\255-]+)(.*)$") end
+  if not name then return "it has no host, or one that can't be read" end
+  if port ~= "" then
+    local number = tonumber(port:match("^:(%d+)$"))
+    if not number or number < 1 or number > 65535 then return "its port must be a number from 1 to 65535" end
+  end
+  return nil
+end
+
 local function proxy_option(value)
-  if value == false or type(value) == "string" then return nil end
+  if value == false or value == "" then return nil end
+  if type(value) == "string" then return proxy_fault(value) end
   return "a URL, or false for never, expected, got " .. tostring(value)
 end
 
