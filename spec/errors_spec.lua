@@ -196,9 +196,20 @@ describe("errors", function()
     }))
     assert.is_nil(message:find("0123456789", 1, true))
     assert.is_nil(err.server_message:find("0123456789", 1, true))
+    err = fail(http(400, { error_code = "bad\r\ne2b_0123456789abcdef0123456789abcdef01234567" }))
+    assert.equal("bad e2b_…", err.error_code)
     assert.is_nil(message:find("%c"))
     local _, odd = fail(http(404), { sandbox_id = ("a\r\n\0"):rep(1000) })
     assert.is_true(#odd < 500)
     assert.is_nil(odd:find("%c"))
+  end)
+
+  it("tell a signal from what else may be raised", function()
+    for _, value in ipairs({ "interrupted!", "script.lua:12: interrupted!", "(command line):1: interrupted!" }) do
+      assert.is_true(errors.is_interrupt(value), value)
+    end
+    for _, value in ipairs({ "I was interrupted!", "interrupted", "x: interrupted!\nmore", {}, 1, false }) do
+      assert.is_false(errors.is_interrupt(value), tostring(value))
+    end
   end)
 end)

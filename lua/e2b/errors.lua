@@ -65,6 +65,14 @@ function M.is(value)
   return type(value) == "table" and getmetatable(value) == mt
 end
 
+--- Whether what was raised is a signal's doing (Ctrl-C in the lua program): it belongs to whoever runs the program, and
+--- nobody in between may take it for a failure of theirs.
+---@param value any
+---@return boolean
+function M.is_interrupt(value)
+  return type(value) == "string" and (value == "interrupted!" or value:find("^[^\n]*:%d+: interrupted!$") ~= nil)
+end
+
 local BY_STATUS = {
   [400] = "invalid_argument", [401] = "authentication", [402] = "quota", [403] = "forbidden", [404] = "not_found",
   [405] = "unsupported", [409] = "conflict", [410] = "unsupported", [413] = "too_large", [422] = "invalid_argument",
@@ -135,9 +143,9 @@ function M.from_facts(facts, info)
   local said = describe.clean(facts.message)
   local err = {
     operation = info.operation, sandbox_id = info.sandbox_id, request_id = facts.request_id,
-    attempts = info.attempts, status = facts.status, error_code = facts.error_code, server_message = said,
-    sent = facts.sent, curl = facts.curl, retry_after = M.retry_after(facts.retry_after),
-    retryable = retryable(kind, facts, info.idempotent),
+    attempts = info.attempts, status = facts.status, server_message = said,
+    error_code = describe.clean(facts.error_code), sent = facts.sent, curl = facts.curl,
+    retry_after = M.retry_after(facts.retry_after), retryable = retryable(kind, facts, info.idempotent),
   }
   if kind == "timeout" then err.deadline = facts.deadline or "request_timeout" end
   if kind == "not_found" then err.resource = info.resource end
