@@ -177,6 +177,24 @@ describe("client", function()
       assert.equal(3, server:count())
     end)
 
+    it("lets a signal through to the caller, without the words before it", function()
+      local server = serve({ { status = 200, body = SANDBOX } })
+      local calls = 0
+      local client = client_of(server, { api_key = function()
+        calls = calls + 1
+        if calls == 1 then error("script.lua:3: interrupted!", 0) end
+        if calls == 2 then error("hidden key interrupted!", 0) end
+        return KEY
+      end })
+      local ok, raised = pcall(get, client)
+      assert.is_false(ok)
+      assert.equal("interrupted!", raised)
+      local _, message, err = get(client)
+      assert.equal("authentication", err.kind)
+      support.assert_no_secret("hidden", message, err)
+      assert.is_truthy((get(client)))
+    end)
+
     it("turns its failure into an authentication error and asks it again the next time", function()
       local server = serve({ { status = 200, body = SANDBOX } })
       local answers = {
@@ -491,12 +509,35 @@ describe("client", function()
       assert.is_nil(events[1].status)
     end)
 
-    it("breaks no call by its own errors", function()
+    it("breaks no call by its own errors, the first of which is shown", function()
       local server = serve({ { status = 200, body = SANDBOX } })
-      local client = client_of(server, { logger = function() error("broken") end })
-      assert.is_truthy((get(client)))
-      client:log({ method = "x" })
-      client_of(server):log({ method = "x" })
+      local result = support.run([[
+        local e2b = require("e2b")
+        local function client(logger)
+          return e2b.client({ api_key = arg[2], api_url = arg[1], getenv = function() end, logger = logger })
+        end
+        local one = client(function() error("broken with\n" .. arg[2]) end)
+        for _ = 1, 3 do print((assert(one.Sandbox.get_info("i1")).sandbox_id)) end
+        one:log({ method = "x" })
+        client():log({ method = "x" })
+        assert(client(function() error({}) end).Sandbox.get_info("i1"))
+      ]], { args = { server.url, KEY } })
+      assert.equal("i1\ni1\ni1\n", result.out)
+      local lines = {}
+      for line in result.err:gmatch("[^\n]+") do lines[#lines + 1] = line end
+      assert.equal(2, #lines, result.err)
+      assert.matches("^e2b: the logger raised an error %(not shown again%): .*", lines[1])
+      assert.matches("script%.lua:5: broken with e2b_…$", lines[1])
+      assert.matches("a value of the type table$", lines[2])
+      support.assert_no_secret(KEY, result.err)
+    end)
+
+    it("lets a signal through to the caller", function()
+      local server = serve({ { status = 200, body = SANDBOX } })
+      local client = client_of(server, { logger = function() error("interrupted!", 0) end })
+      local ok, raised = pcall(get, client)
+      assert.is_false(ok)
+      assert.equal("interrupted!", raised)
     end)
   end)
 

@@ -63,7 +63,7 @@ end
 -- Asks the caller's function for the key, once: calls that come meanwhile wait for its answer.
 local function ask_key(state, context, args)
   local asking = state.asking
-  if asking then
+  if asking and not tasks.holds_up() then -- else its answer would never come
     local _, why = waits.await(function(done)
       asking[done] = true
       return function() asking[done] = nil end
@@ -89,6 +89,8 @@ local function ask_key(state, context, args)
   end
   state.asking = nil
   for done in pairs(asking) do done(true) end
+  -- Without what stands before it, which may be the function's own text.
+  if not ok and errors.is_interrupt(key) then error("interrupted!", 0) end
   if target then return target end
   return refuse(kind, fault, context, args)
 end

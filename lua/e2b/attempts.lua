@@ -2,6 +2,7 @@
 --- and the gate, under the call's deadline. And what the logger is told, which is of each attempt.
 local core = require("e2b.core")
 local access = require("e2b.access")
+local describe = require("e2b.describe")
 local errors = require("e2b.errors")
 local exchange = require("e2b.exchange")
 local lazy = require("e2b.lazy")
@@ -19,11 +20,18 @@ local function path_of(row, args)
   return (row.path:gsub("{([%w_]+)}", function(name) return core.escape(tostring(args[name])) end))
 end
 
---- Tells the logger. Its own errors are its own.
+--- Tells the logger. Its own errors don't disturb the call; the first is shown, lest a logger that never logs is taken
+--- for a program that never calls.
 ---@param state table of the client
 ---@param event table
 function M.log(state, event)
-  pcall(state.config.logger, event)
+  local ok, raised = pcall(state.config.logger, event)
+  if ok then return end
+  if errors.is_interrupt(raised) then error(raised, 0) end
+  if state.logger_raised then return end
+  state.logger_raised = true
+  io.stderr:write("e2b: the logger raised an error (not shown again): ",
+    describe.clean(raised) or "a value of the type " .. type(raised), "\n")
 end
 
 local function log_attempt(state, row, args, attempt, began, ok, a, b, c, d, e, request_id)
@@ -168,7 +176,7 @@ function M.perform(state, target, row, args, opts, context, work, loop, failed)
       end
     else
       refused = nil
-      local _, why = waits.await(idle, now() + wait, loop, true)
+      local _, why = waits.await(idle, now() + wait, loop)
       if why == "cancelled" then
         return give_up(state, row, args, opts, context, { cause = "cancelled", sent = a.sent }, work)
       end
