@@ -165,6 +165,122 @@ describe("leaving a scope", function()
     assert.matches("i00000000000000000000/.. could not be killed", result.out, 1, true)
   end)
 
+  it("tells the logger of that as of every request", function()
+    local events = {}
+    local stderr = io.stderr
+    local refusing = peer.start([[
+      conn:serve(function(request)
+        if request.method == "POST" then
+          conn:respond(201, '{"sandboxID":"i1","templateID":"t","envdVersion":"0.2.0"}')
+        else
+          conn:respond(403, '{"code":403,"message":"no"}', { ["X-E2B-Trace-ID"] = "t1" })
+        end
+      end)
+    ]])
+    local client = client_of(refusing, { logger = function(event) events[#events + 1] = event end })
+    rawset(io, "stderr", { write = function() end })
+    local ok, value = pcall(client.Sandbox.with, nil, function() return "value" end)
+    rawset(io, "stderr", stderr)
+    refusing:stop()
+    assert.is_true(ok, value)
+    assert.equal("value", value)
+    local last, attempt = events[#events], events[#events - 1]
+    assert.matches("could not be killed", last.message, 1, true)
+    for name, field in pairs(attempt) do
+      if name == "seconds" then
+        assert.is_number(last.seconds)
+      else
+        assert.equal(field, last[name], name)
+      end
+    end
+    assert.same({ "forbidden", 403, 1, "t1" }, { last.kind, last.status, last.attempt, last.request_id })
+  end)
+
+  it("tries the kill once more when a signal breaks it off, and lets the signal go on", function()
+    local calls = require("e2b.sandbox_calls")
+    local kill = calls.kill
+    for _, broken in ipairs({ 1, 2 }) do
+      local tried, id = 0, nil
+      calls.kill = function(...)
+        tried = tried + 1
+        if tried <= broken then error("interrupted!", 0) end
+        return kill(...)
+      end
+      local stderr, said = io.stderr, ""
+      rawset(io, "stderr", { write = function(_, ...) said = said .. table.concat({ ... }) end })
+      local ok, raised = pcall(Sandbox.with, nil, function(sandbox) id = sandbox.sandbox_id end)
+      rawset(io, "stderr", stderr)
+      calls.kill = kill
+      assert.is_false(ok)
+      assert.equal("interrupted!", raised)
+      assert.equal(2, tried)
+      assert.equal(broken == 2, alive(id))
+      assert.equal(broken == 2, said:find("could not be killed", 1, true) ~= nil)
+      if broken == 2 then assert(Sandbox.kill(id)) end
+    end
+  end)
+
+  it("ends the program when Ctrl-C comes during the kill", function()
+    local slow = peer.start([[
+      conn:serve(function(request)
+        if request.method == "POST" then
+          conn:respond(201, '{"sandboxID":"i1","templateID":"t","envdVersion":"0.2.0"}')
+        else
+          shared.kills = (shared.kills or 0) + 1
+          if shared.kills > 1 then conn:respond(204) end
+        end
+      end)
+    ]])
+    local result = support.run([[
+      local client = require("e2b").client()
+      client.Sandbox.with(nil, function()
+        os.execute("(sleep 0.3; kill -INT " .. require("e2b.core").getpid() .. ") &")
+      end)
+      print("went on")
+    ]], { env = { E2B_API_KEY = "key", E2B_API_URL = slow.url } })
+    local count = 0
+    for _, request in ipairs(slow:requests()) do
+      if request.method == "DELETE" then count = count + 1 end
+    end
+    slow:stop()
+    assert.equal("", result.out)
+    assert.matches("interrupted!", result.err, 1, true)
+    assert.is_nil(result.err:find("could not be killed", 1, true))
+    assert.equal(2, count)
+  end)
+
+  -- Nothing of ours can be found any more when the scope is left.
+  for name, lost in pairs({
+    ["another package.path"] = { lose = "package.path, package.cpath = '', ''" },
+    ["another directory, and a PWD that says nothing"] = {
+      lose = "assert(require('lfs').chdir('/'))", env = { PWD = "/nowhere" },
+    },
+    ["no searchers at all"] = {
+      lose = "for i = #searchers, 1, -1 do searchers[i] = nil end package.path = ''",
+    },
+  }) do
+    it("kills, and answers failures, after " .. name, function()
+      local env = lost.env or {}
+      for variable, value in pairs(server.env) do env[variable] = value end
+      local result = support.run([[
+        local e2b, lfs = require("e2b"), require("lfs")
+        local searchers = package.searchers or package.loaders
+        local Sandbox = e2b.client({ retries = 0 }).Sandbox
+        local id
+        print(Sandbox.with(nil, function(sandbox)
+          id = sandbox.sandbox_id
+          ]] .. lost.lose .. [[
+
+          local value, message, err = Sandbox.get_info("i00000000000000000000")
+          print(value, type(message), err.kind)
+        end))
+        print(select(3, Sandbox.get_info(id)).kind)
+      ]], { env = env })
+      assert.equal("nil\tstring\tnot_found\n\nnot_found\n", result.out, result.err)
+      assert.equal("", result.err)
+    end)
+  end
+
   it("gives the kill a time of its own", function()
     assert.equal(10, require("e2b.sandbox_scope").KILL_SECONDS)
     local silent = peer.start([[
@@ -202,6 +318,20 @@ describe("leaving a scope", function()
       assert.is_false(ok)
       assert.matches("the body raises", message, 1, true)
       assert.is_false(alive(id))
+    end)
+
+    it("by such a variable when nothing can be loaded any more", function()
+      local result = support.run([[
+        local Sandbox = require("e2b").Sandbox
+        local id
+        do
+          local sandbox <close> = assert(Sandbox.create())
+          id = sandbox.sandbox_id
+          for i = #package.searchers, 1, -1 do package.searchers[i] = nil end
+        end
+        print(select(3, Sandbox.get_info(id)).kind)
+      ]], { env = server.env })
+      assert.equal("not_found\n", result.out, result.err)
     end)
 
     it("by such a variable in a task that is cancelled", function()

@@ -90,6 +90,12 @@ function M.bind(source, name)
 
   local binding = { source = source, class = Sandbox, offset = 0 }
 
+  -- For what makes a sandbox run: what closing it takes is loaded before it is there.
+  local function start()
+    require("e2b.sandbox_scope")
+    return require("e2b.sandbox_start")
+  end
+
   ---Starts a sandbox. `Sandbox.create(template, opts)`, or `Sandbox.create(opts)` with `opts.template`.
   ---Only what is given is sent. E2B API: POST /v2/sandboxes (POST /sandboxes on services without it).
   ---Errors: not_found (template), quota, rate_limit, busy, unsupported (a template too old; its sandbox is killed).
@@ -99,7 +105,7 @@ function M.bind(source, name)
   ---@return string? message
   ---@return e2b.Error? err
   function Sandbox.create(template, opts)
-    return require("e2b.sandbox_start").create(binding, template, opts)
+    return start().create(binding, template, opts)
   end
 
   ---Lists sandboxes, page by page; nothing is fetched before the first item is asked for. Each row is checked against
@@ -153,7 +159,7 @@ function M.bind(source, name)
   ---@return string? message
   ---@return e2b.Error? err
   function Sandbox.resume(target, opts)
-    return require("e2b.sandbox_start").resume(binding, target, opts)
+    return start().resume(binding, target, opts)
   end
 
   ---Resumes a paused sandbox and extends a running one to `timeout` seconds (the service's 300) from now, never
@@ -165,7 +171,7 @@ function M.bind(source, name)
   ---@return string? message
   ---@return e2b.Error? err
   function Sandbox.connect(target, opts)
-    return require("e2b.sandbox_start").connect(binding, target, opts)
+    return start().connect(binding, target, opts)
   end
 
   ---Makes a running sandbox end `seconds` from now, be that later or sooner than before; 0 ends it at once.

@@ -1,5 +1,11 @@
 --- Leaving a scope kills the sandbox: `<close>` and `with`. Garbage collection never does.
+--- Whatever closing may need is loaded with this file, which is before the sandbox is there: later it may be out of
+--- reach (another directory, another user, another package.path).
+require("e2b.attempts")
+require("e2b.gate")
+local core = require("e2b.core")
 local compat = require("e2b.compat")
+local errors = require("e2b.errors")
 local format = require("e2b.format")
 local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
@@ -12,33 +18,43 @@ local M = {}
 --- A program that is leaving must not hang on a service that doesn't answer.
 M.KILL_SECONDS = 10
 
---- Kills for good measure: shielded from cancelling, never raising; a sandbox that stays behind is named where its
---- owner will see it, for it costs money until its timeout.
+local function kill(binding, sandbox)
+  return tasks.pcall(tasks.shield, function() return calls.kill(binding, sandbox) end, M.KILL_SECONDS)
+end
+
+-- Named where its owner will see it, for it costs money until its timeout.
+local function left_behind(binding, sandbox, why, err, seconds)
+  local id = format.clean(sandbox.sandbox_id)
+  local text = ("sandbox %s could not be killed and goes on until its timeout: %s"):format(id, tostring(why))
+  io.stderr:write("e2b: ", text, "\n")
+  if not binding.client then return end
+  err = errors.is(err) and err or {}
+  binding.client:log({
+    method = "DELETE", path = "/sandboxes/" .. core.escape(sandbox.sandbox_id), attempt = err.attempts or 0,
+    seconds = seconds, status = err.status, request_id = err.request_id, kind = err.kind or "raised",
+    operation = "Sandbox.kill", sandbox_id = sandbox.sandbox_id, message = text,
+  })
+end
+
+--- Kills for good measure: shielded from cancelling, and a failure of the kill is not raised. A signal (Ctrl-C) is: it
+--- is not the kill's, so the kill is tried once more, and then it goes on to the caller.
 ---@param sandbox e2b.Sandbox
 function M.close(sandbox)
   if sandbox.state == "killed" then return end
   local binding = base.binding_of(sandbox)
-  local returned, killed, message = tasks.pcall(tasks.shield, function()
-    return calls.kill(binding, sandbox)
-  end, M.KILL_SECONDS)
-  if returned and killed then return end
-  local why = tostring(returned and message or killed)
-  local text = ("sandbox %s could not be killed and goes on until its timeout: %s"):format(
-    format.clean(sandbox.sandbox_id), why)
-  pcall(function()
-    if binding.client then
-      binding.client:log({
-        method = "DELETE", path = "/sandboxes/" .. sandbox.sandbox_id, operation = "Sandbox.kill",
-        sandbox_id = sandbox.sandbox_id, message = text,
-      })
-    end
-  end)
-  io.stderr:write("e2b: ", text, "\n")
+  local began = core.now()
+  local returned, killed, message, err = kill(binding, sandbox)
+  local interrupt = not returned and errors.is_interrupt(killed) and killed
+  if interrupt then returned, killed, message, err = kill(binding, sandbox) end
+  if not (returned and killed) then
+    left_behind(binding, sandbox, returned and message or killed, err, core.now() - began)
+  end
+  if interrupt then error(interrupt, 0) end
 end
 
 local function cancelled(sandbox)
   M.close(sandbox)
-  return require("e2b.errors").new("cancelled", {
+  return errors.new("cancelled", {
     message = "Sandbox.with: cancelled while the sandbox was made; it was killed again",
     operation = "Sandbox.with", sandbox_id = sandbox.sandbox_id, retryable = false,
   })
