@@ -67,6 +67,23 @@ describe("a schema", function()
     wrong("colour is unknown; known are: age, any, kind, labels, name, on, score, tags", { name = "n", colour = "red" })
   end)
 
+  it("names all that is missing and all that is unknown, and what was probably meant", function()
+    local tool = {
+      type = "object", additionalProperties = false, required = { "sandbox_id" },
+      properties = { sandbox_id = { type = "string" }, timeout = { type = "integer" }, a_x = {}, b_x = {} },
+    }
+    for expected, value in pairs({
+      ["sandbox_id is missing; id is unknown (did you mean sandbox_id?)"] = { id = "x" },
+      ["timeoutMs is unknown (did you mean timeout? It is in seconds.)"] = { sandbox_id = "x", timeoutMs = 5 },
+      ["timout is unknown (did you mean timeout?)"] = { sandbox_id = "x", timout = 5 },
+      ["colour is unknown; x is unknown"] = { sandbox_id = "x", colour = 5, x = 1 },
+    }) do
+      local copy, message = schema.check(tool, value)
+      assert.is_nil(copy)
+      assert.equal(expected .. "; known are: a_x, b_x, sandbox_id, timeout", message)
+    end
+  end)
+
   it("knows that infinity and NaN are no integers", function()
     assert.is_nil((schema.check({ type = "integer" }, math.huge)))
     assert.is_nil((schema.check({ type = "integer" }, 0 / 0)))

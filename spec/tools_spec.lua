@@ -3,6 +3,8 @@ local e2b = require("e2b")
 local cjson = require("cjson")
 local support = require("spec.support.support")
 local local_server = require("e2b.server")
+local platform = require("spec.support.platform")
+local peer = require("spec.support.peer")
 
 describe("tools", function()
   local server, client, tools
@@ -124,8 +126,72 @@ describe("tools", function()
     done("kill_sandbox", { sandbox_id = made.sandbox_id })
   end)
 
+  it("keep what the service knows of secrets: header values of rules, a proxy's password, unknown fields", function()
+    local row = [[{"templateID":"t","sandboxID":"i1","clientID":"c","envdVersion":"0.2.0","state":"running",
+      "startedAt":"2026-01-02T03:04:05Z","endAt":"2036-01-02T03:09:05Z","cpuCount":1,"memoryMB":1,"diskSizeMB":1,
+      "metadata":{},"newToken":"hidden-1","network":{"denyOut":["0.0.0.0/0"],"allowPublicTraffic":false,
+      "rules":{"api.example.com":[{"transform":{"headers":{"Authorization":"Bearer hidden-2","X-A":"hidden-3"}}}]},
+      "egressProxy":{"address":"me:hidden-4@proxy.example:1080","username":"hidden-5","password":"hidden-6"}}}]]
+    local leaky = peer.start("conn:serve(function(request) conn:respond(200, request.path:find('^/v2') and '[' .. "
+      .. support.serialize(row) .. " .. ']' or " .. support.serialize(row) .. ") end)")
+    local its = platform.client_of(leaky).tools
+    local got, listed = assert(its.call("get_sandbox", { sandbox_id = "i1" })), assert(its.call("list_sandboxes"))
+    leaky:stop()
+    support.assert_no_secret({ "hidden" }, got, listed)
+    assert.is_nil(cjson.encode({ got, listed }):find("hidden", 1, true))
+    assert.same({
+      allow_public_traffic = false, deny_out = { "0.0.0.0/0" },
+      rules = { ["api.example.com"] = { { header_names = { "Authorization", "X-A" } } } },
+      egress_proxy = { address = "proxy.example:1080" },
+    }, got.network)
+  end)
+
+  it("answer one value when all is well, so that encode(tools.call(…)) is right", function()
+    assert.equal(1, select("#", tools.call("list_templates")))
+    assert.is_string(cjson.encode(tools.call("list_sandboxes")))
+    assert.equal(3, select("#", tools.call("get_sandbox", {})))
+  end)
+
+  it("raise at the caller's line when called with a colon", function()
+    platform.raises("write tools.call(name, args), with a dot", tools.call, tools, "list_sandboxes", {})
+  end)
+
+  it("leave to the caller what is nobody's argument: a signal, a raise of another's", function()
+    local start = require("e2b.sandbox_start")
+    local prepare, send = start.prepare, start.send
+    local function with(name, fn)
+      start[name] = fn
+      local ok, raised = pcall(tools.call, "create_sandbox", {})
+      start.prepare, start.send = prepare, send
+      assert.is_false(ok)
+      return raised
+    end
+    assert.equal("interrupted!", with("send", function() error("interrupted!", 0) end))
+    assert.equal("x.lua:1: interrupted!", with("prepare", function() error("x.lua:1: interrupted!", 0) end))
+    assert.matches("attempt to", with("prepare", function() local t = nil; return t.x end))
+    local thrown = {}
+    assert.equal(thrown, with("send", function() error(thrown) end))
+    assert.equal(0, #server:requests())
+  end)
+
+  it("let Ctrl-C end the program", function()
+    local silent = peer.start("conn:serve(function() end)")
+    local result = support.run([[
+      local client = require("e2b").client({ api_key = "k", api_url = arg[1], getenv = function() end })
+      os.execute("(sleep 0.3; kill -INT " .. require("e2b.core").getpid() .. ") &")
+      print("went on", client.tools.call("create_sandbox", {}))
+    ]], { args = { silent.url }, timeout = 10 })
+    silent:stop()
+    assert.equal("", result.out)
+    assert.matches("interrupted!", result.err, 1, true)
+  end)
+
   it("take nothing that doesn't fit the schema", function()
     refused("there is no tool make_sandbox; there are: list_sandboxes", "make_sandbox", {})
+    refused("there is no tool creat_sandbox (did you mean create_sandbox?); there are:", "creat_sandbox", {})
+    refused("there is no tool setSandboxTimeout (did you mean set_sandbox_timeout?);", "setSandboxTimeout", {})
+    refused("the name of a tool must be a string, got table; there are:", {}, {})
+    refused("get_sandbox: sandbox_id is missing; id is unknown (did you mean sandbox_id?)", "get_sandbox", { id = "x" })
     refused("get_sandbox: sandbox_id is missing", "get_sandbox", {})
     refused("get_sandbox: sandbox_id is missing", "get_sandbox")
     refused("sandbox_id must not be empty", "kill_sandbox", { sandbox_id = "" })

@@ -1,5 +1,9 @@
 --- The part of JSON Schema that tool inputs need: type, enum, minimum, maximum, minLength, items, properties, required,
 --- additionalProperties. It checks and copies; it never coerces.
+local lazy = require("e2b.lazy")
+
+local suggest = lazy("e2b.suggest")
+
 local M = {}
 
 local function is_null(value)
@@ -25,13 +29,45 @@ local function keys_in_order(map)
   return keys
 end
 
+-- "id" for sandbox_id, and what the options of calls are mistaken for.
+local function meant(key, properties)
+  local name, in_seconds = suggest.suggest(key, properties)
+  if not name then
+    for candidate in pairs(properties) do
+      if candidate:sub(-#key - 1) == "_" .. key then
+        if name then return "" end -- two of them: no guess
+        name = candidate
+      end
+    end
+  end
+  if not name then return "" end
+  return (" (did you mean %s?%s)"):format(name, in_seconds and " It is in seconds." or "")
+end
+
+-- All that is missing and all that is unknown: who wrote one name for another has to be told both.
+local function names_fault(schema, properties, value, path)
+  local faults, unknown = {}, false
+  for _, key in ipairs(schema.required or {}) do
+    if is_null(value[key]) then faults[#faults + 1] = place(path, key) .. " is missing" end
+  end
+  if schema.additionalProperties == false then
+    for _, key in ipairs(keys_in_order(value)) do
+      if type(key) == "string" and properties[key] == nil then
+        unknown = true
+        faults[#faults + 1] = place(path, key) .. " is unknown" .. meant(key, properties)
+      end
+    end
+  end
+  if unknown then faults[#faults + 1] = "known are: " .. table.concat(keys_in_order(properties), ", ") end
+  return faults[1] and table.concat(faults, "; ")
+end
+
 local check
 
 local function check_object(schema, value, path)
   local copy, properties = {}, schema.properties or {}
-  for _, key in ipairs(schema.required or {}) do
-    if is_null(value[key]) then return nil, place(path, key) .. " is missing" end
-  end
+  local fault = names_fault(schema, properties, value, path)
+  if fault then return nil, fault end
   for _, key in ipairs(keys_in_order(value)) do
     local where = place(path, key)
     if type(key) ~= "string" then
@@ -39,9 +75,6 @@ local function check_object(schema, value, path)
     end
     local rule = properties[key]
     if rule == nil then rule = schema.additionalProperties end
-    if rule == false then
-      return nil, ("%s is unknown; known are: %s"):format(where, table.concat(keys_in_order(properties), ", "))
-    end
     if not is_null(value[key]) then
       local item = value[key]
       if type(rule) == "table" then

@@ -2,7 +2,11 @@
 --- Results are plain tables that any JSON library can write: no objects, no tokens, times as RFC 3339 text.
 local core = require("e2b.core")
 local errors = require("e2b.errors")
+local lazy = require("e2b.lazy")
+local options = require("e2b.options")
 local schema = require("e2b.schema")
+
+local start, suggest = lazy("e2b.sandbox_start"), lazy("e2b.suggest")
 
 local M = {}
 
@@ -139,24 +143,88 @@ end
 
 local TIMES = { started_at = true, end_at = true, created_at = true, updated_at = true, last_spawned_at = true }
 
--- Leaves the metatable behind, and with it the methods; what is in an object is plain already.
+-- Leaves the metatable behind, and with it the methods; what is in an object is plain already. Fields that this version
+-- doesn't know may be anything, a token among them.
 local function row(item)
   local copy = {}
   for key, value in pairs(item) do
     copy[key] = TIMES[key] and core.time_format(value) or value
+  end
+  copy.extra = nil
+  return copy
+end
+
+-- The values of headers that the service puts into requests are secrets as a rule; their names tell enough.
+local function rule_of(rule)
+  local transform = type(rule) == "table" and rule.transform
+  local headers = type(transform) == "table" and transform.headers
+  if type(headers) ~= "table" then return {} end
+  local names = {}
+  for name in pairs(headers) do names[#names + 1] = tostring(name) end
+  table.sort(names)
+  return { header_names = names }
+end
+
+local PLAIN = { "allow_public_traffic", "allow_out", "deny_out", "mask_request_host", "https_ports" }
+
+local function network_of(network)
+  local copy = {}
+  for _, name in ipairs(PLAIN) do copy[name] = network[name] end
+  if type(network.rules) == "table" then
+    copy.rules = {}
+    for host, rules in pairs(network.rules) do
+      copy.rules[host] = {}
+      for index, rule in ipairs(type(rules) == "table" and rules or {}) do copy.rules[host][index] = rule_of(rule) end
+    end
+  end
+  local proxy = network.egress_proxy
+  if type(proxy) == "table" and type(proxy.address) == "string" then
+    copy.egress_proxy = { address = (proxy.address:gsub("^(.-)[^/]*@", "%1")) }
   end
   return copy
 end
 
 local function described(sandbox)
   local copy = row(sandbox)
+  if type(copy.network) == "table" then copy.network = network_of(copy.network) end
   local left = sandbox:expires_in()
   if left and left > 0 then copy.expires_in = left end
   return copy
 end
 
-local function page(pages, name, describe)
-  local items, message, err = pages:next_items()
+local function refused(name, message)
+  return errors.new("invalid_argument", {
+    message = message, operation = "tools." .. tostring(name), sent = "no", retryable = false,
+  })
+end
+
+-- Tells what options.raise raises from all else: there it is called by nobody but us, at the caller's mistake.
+local function mark(raised)
+  for level = 2, 4 do
+    local info = debug.getinfo(level, "f")
+    if info and info.func == options.raise then
+      return { misuse = (tostring(raised):gsub("^[^\n]-:%d+: ", "")) }
+    end
+  end
+  return { raised = raised }
+end
+
+-- Checks what was given, before anything is sent: what Sandbox.create would raise about a combination that no schema
+-- can forbid is here a mistake of the model. Any other raise (Ctrl-C, memory) is none, and goes on to the caller.
+local function checked(name, fn, args)
+  local ok, value = xpcall(function() return fn(args) end, mark)
+  if ok then return value end
+  if type(value) == "table" and value.misuse and not errors.is_interrupt(value.misuse) then
+    return refused(name, value.misuse)
+  end
+  if type(value) == "table" then value = value.raised or value.misuse end
+  error(value, 0)
+end
+
+local function page(pages, message, err, name, describe)
+  if not pages then return nil, message, err end
+  local items
+  items, message, err = pages:next_items()
   if not items then return nil, message, err end
   local rows = {}
   for index, item in ipairs(items) do rows[index] = describe(item) end
@@ -165,9 +233,15 @@ end
 
 local function calls(Sandbox, Template)
   return {
-    list_sandboxes = function(args) return page(Sandbox.list(args), "sandboxes", described) end,
+    list_sandboxes = function(args)
+      local pages, message, err = checked("list_sandboxes", Sandbox.list, args)
+      return page(pages, message, err, "sandboxes", described)
+    end,
     create_sandbox = function(args)
-      local sandbox, message, err = Sandbox.create(args)
+      local right, message, err = checked("create_sandbox", start.prepare, args)
+      if not right then return nil, message, err end
+      local sandbox
+      sandbox, message, err = Sandbox.create(args)
       if not sandbox then return nil, message, err end
       return described(sandbox)
     end,
@@ -181,7 +255,10 @@ local function calls(Sandbox, Template)
       if not ok then return nil, existed, err end
       return { sandbox_id = args.sandbox_id, killed = existed }
     end,
-    list_templates = function(args) return page(Template.list(args), "templates", row) end,
+    list_templates = function(args)
+      local pages, message, err = checked("list_templates", Template.list, args)
+      return page(pages, message, err, "templates", row)
+    end,
     pause_sandbox = function(args)
       local ok, paused, err = Sandbox.pause(args.sandbox_id, { keep_memory = args.keep_memory })
       if not ok then return nil, paused, err end
@@ -200,18 +277,28 @@ local function calls(Sandbox, Template)
   }
 end
 
-local function refused(name, message)
-  return errors.new("invalid_argument", {
-    message = message, operation = "tools." .. tostring(name), sent = "no", retryable = false,
-  })
+-- The part of a tool's name that makes the difference: names that have nothing but "sandbox" in common are not near.
+local function core_of(name)
+  return (name:gsub("_?[sS]andbox[es]*", ""))
 end
 
--- What Sandbox.create would raise about a combination that no schema can forbid is here a mistake of the model.
-local function guarded(fn, name, args)
-  local tasks = require("e2b.tasks")
-  local ok, value, message, err = tasks.pcall(fn, args)
-  if ok then return value, message, err end
-  return refused(name, (tostring(value):gsub("^[^\n]-:%d+: ", "")))
+local function unknown_tool(name, names)
+  local known = table.concat(names, ", ")
+  if type(name) ~= "string" then
+    return refused("call", ("the name of a tool must be a string, got %s; there are: %s"):format(type(name), known))
+  end
+  local by_core, hint = {}, ""
+  for _, tool in ipairs(names) do by_core[core_of(tool)] = tool end
+  local near = suggest.suggest(core_of(name), by_core)
+  if near then hint = (" (did you mean %s?)"):format(by_core[near]) end
+  local shown = name:gsub("%c", "?"):sub(1, 64)
+  return refused(shown, ("there is no tool %s%s; there are: %s"):format(shown, hint, known))
+end
+
+-- A success is one value, so that encode(tools.call(…)) is right.
+local function only(value, message, err)
+  if value ~= nil then return value end
+  return nil, message, err
 end
 
 --- Makes the tools of a client: a list of eight, with `call`.
@@ -238,15 +325,15 @@ function M.bind(Sandbox, Template)
   ---@return string? message
   ---@return e2b.Error? err
   function methods.call(name, args)
-    local fn = run[name]
-    if not fn then
-      local known = table.concat(names, ", ")
-      return refused(name, ("there is no tool %s; there are: %s"):format(tostring(name), known))
+    if name == tools then
+      options.raise("tools:call() passes the tools as the name: write tools.call(name, args), with a dot")
     end
+    local fn = type(name) == "string" and run[name]
+    if not fn then return unknown_tool(name, names) end
     if args == nil then args = {} end
-    local checked, message = schema.check(by_name[name], args)
-    if checked == nil then return refused(name, ("%s: %s"):format(name, message)) end
-    return guarded(fn, name, checked)
+    local fitting, message = schema.check(by_name[name], args)
+    if fitting == nil then return refused(name, ("%s: %s"):format(name, message)) end
+    return only(fn(fitting))
   end
 
   -- Not a field: the list itself stays a JSON array.
