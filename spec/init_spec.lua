@@ -74,6 +74,46 @@ describe("require(\"e2b\")", function()
   end)
 end)
 
+describe("what is loaded late", function()
+  for name, lose in pairs({
+    ["package.path has changed"] = "package.path = ''",
+    ["the directory has changed"] = "assert(require('lfs').chdir('/'))",
+  }) do
+    it("is found when " .. name, function()
+      local out = run([[
+        local e2b, lfs = require("e2b"), require("lfs")
+        local client = e2b.client()
+        assert(client.Sandbox.list({ limit = 1 }):next_items())
+        ]] .. lose .. [[
+
+        local value, message, err = client.Sandbox.get_info("i00000000000000000000")
+        print(value, type(message), err.kind)
+        print(client.Sandbox.with(nil, function(sandbox) return sandbox.state end))
+        print(e2b.map({ 1 }, function(item) return item end)[1].value)
+        print((select(2, pcall(client.Sandbox.create, { timout = 1 })):match("did you mean 'timeout'")))
+        print((select(2, pcall(require, "e2b.nothing")):match("no file '[^\n]*e2b/nothing.lua'")) ~= nil)
+      ]], server.env)
+      assert.equal("nil\tstring\tnot_found\nrunning\n1\ndid you mean 'timeout'\ntrue\n", out)
+    end)
+  end
+end)
+
+describe("a colon in the place of a dot", function()
+  it("is named, with the form that works, at the caller's line", function()
+    local function fn() end
+    for name, arguments in pairs({
+      client = { {} }, E2B = { {} }, with = { {}, fn }, map = { { 1 }, fn }, all = { fn }, spawn = { fn }, run = {},
+      sleep = { 0 }, pcall = { fn }, check = {},
+    }) do
+      local shown = name == "E2B" and "client" or name
+      platform.raises("write e2b." .. shown .. "(", e2b[name], e2b, arguments[1], arguments[2])
+    end
+    local ok, message = pcall(function() return e2b:client({}) end)
+    assert.is_false(ok)
+    assert.matches("init_spec%.lua:%d+: .*write e2b%.client%({ … }%), with a dot$", message)
+  end)
+end)
+
 describe("the default client", function()
   it("is configured by the environment at the first call", function()
     local out = run([[

@@ -22,6 +22,14 @@ local RESOURCES = {
   end,
 }
 
+-- A colon passes the module as the first argument, and everything after it one place too far.
+local function with_dot(first, name, form)
+  if first == e2b then
+    require("e2b.options").raise(("e2b:%s() passes the module as the first argument: write e2b.%s(%s), with a dot")
+      :format(name, name, form))
+  end
+end
+
 ---@class e2b.ClientOptions
 ---@field api_key string|(fun(): string)|nil the key, or a function that fetches it at first use (E2B_API_KEY)
 ---@field domain string? (E2B_DOMAIN, e2b.app)
@@ -33,7 +41,7 @@ local RESOURCES = {
 ---@field retries integer? extra attempts after a rate limit or a connection that could not be made (3); 0 = none
 ---@field headers table<string, string>? sent with every request to the API
 ---@field api_headers table<string, string>? likewise; wins over `headers`
----@field proxy string|false|nil URL of a proxy; false = none, whatever the environment says
+---@field proxy string|false|nil URL of a proxy, with user:password@ if need be; false = none, despite the environment
 ---@field ca_file string? PEM file with the certificates to trust
 ---@field user_agent string? in the place of ours
 ---@field integration string? "name/version", added to the User-Agent
@@ -49,6 +57,7 @@ local RESOURCES = {
 ---@param opts e2b.ClientOptions?
 ---@return e2b.Client client
 function e2b.client(opts)
+  with_dot(opts, "client", "{ … }")
   return require("e2b.client").new(opts, RESOURCES)
 end
 
@@ -70,6 +79,7 @@ end
 ---@return string? message what to do
 ---@return e2b.Error? err
 function e2b.check(client)
+  with_dot(client, "check", "client")
   if client == nil then
     client = default_client()
   elseif type(client) ~= "table" or type(client.call_either) ~= "function" then
@@ -84,6 +94,7 @@ end
 ---@param fn fun(sandbox: e2b.Sandbox): ...
 ---@return any ... what fn returned; nil, message, err when the sandbox could not be created
 function e2b.with(opts, fn)
+  with_dot(opts, "with", "{ … }, fn")
   return e2b.Sandbox.with(opts, fn)
 end
 
@@ -94,6 +105,7 @@ end
 ---@return e2b.Entry[] results one entry { ok, value, message, err } an item, in order
 ---@return integer failed how many are not ok
 function e2b.map(list, fn, opts)
+  with_dot(list, "map", "list, fn")
   return require("e2b.tasks").map(list, fn, opts)
 end
 
@@ -102,6 +114,7 @@ end
 ---@return e2b.Entry[] results one entry { ok, value, message, err } a function, in order
 ---@return integer failed how many are not ok
 function e2b.all(...)
+  with_dot((...), "all", "fn, …")
   return require("e2b.tasks").all(...)
 end
 
@@ -110,6 +123,7 @@ end
 ---@param on_done fun(...)? called with the task's results
 ---@return e2b.Task task `task:wait(timeout?)`, `task:cancel()`, `task.state`
 function e2b.spawn(fn, on_done)
+  with_dot(fn, "spawn", "fn")
   return require("e2b.tasks").spawn(fn, on_done)
 end
 
@@ -119,6 +133,7 @@ end
 ---@return string? message
 ---@return e2b.Error? err `timeout`
 function e2b.run(timeout)
+  with_dot(timeout, "run", "timeout")
   return require("e2b.tasks").run(timeout)
 end
 
@@ -128,6 +143,7 @@ end
 ---@return string? message
 ---@return e2b.Error? err `cancelled`
 function e2b.sleep(seconds)
+  with_dot(seconds, "sleep", "seconds")
   return require("e2b.tasks").sleep(seconds)
 end
 
@@ -137,6 +153,7 @@ end
 ---@return boolean ok
 ---@return any ...
 function e2b.pcall(fn, ...)
+  with_dot(fn, "pcall", "fn, …")
   return require("e2b.tasks").pcall(fn, ...)
 end
 
