@@ -52,6 +52,7 @@ build = {
     ["e2b.loop.driver"] = "lua/e2b/loop/driver.lua",
     ["e2b.options"] = "lua/e2b/options.lua",
     ["e2b.paginator"] = "lua/e2b/paginator.lua",
+    ["e2b.queue"] = "lua/e2b/queue.lua",
     ["e2b.repl"] = "lua/e2b/repl.lua",
     ["e2b.retry"] = "lua/e2b/retry.lua",
     ["e2b.sandbox"] = "lua/e2b/sandbox.lua",
@@ -99,6 +100,7 @@ build = {
     ["e2b.tools"] = "lua/e2b/tools.lua",
     ["e2b.version"] = "lua/e2b/version.lua",
     ["e2b.wait"] = "lua/e2b/wait.lua",
+    ["e2b.whose"] = "lua/e2b/whose.lua",
     ["e2b.core"] = {
       sources = {
         "csrc/answer.c",

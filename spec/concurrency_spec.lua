@@ -360,6 +360,106 @@ describe("a coroutine that isn't ours", function()
   end))
 end)
 
+-- Such a call holds up all tasks until it is over, and nothing longer than that.
+describe("calls that can't be suspended in tasks", function()
+  local ways = {
+    ["in a generator"] = function(client)
+      return coroutine.wrap(function() coroutine.yield(assert(client.Sandbox.get_info("x")).sandbox_id) end)()
+    end,
+    ["in a for-iterator"] = function(client)
+      local id
+      for sandbox in client.Sandbox.list() do
+        id = sandbox.sandbox_id
+      end
+      return id
+    end,
+  }
+  local ANSWER = [[conn:respond(200, request.path:find("/x", 1, true) and OK or "[" .. OK .. "]")]]
+
+  local function numbers(n)
+    local list = {}
+    for i = 1, n do
+      list[i] = i
+    end
+    return list
+  end
+
+  for name, call in pairs(ways) do
+    it("all succeed, however many they are (" .. name .. ")", failing.test(function(t)
+      local server = t:peer("conn:sleep(0.005) " .. ANSWER)
+      local client = t:client(server)
+      local results, failed = e2b.map(numbers(120), function() return call(client) end)
+      assert.equal(0, failed, results[1].message)
+      for i = 1, 120 do
+        assert.equal("ok", results[i].value)
+      end
+      assert.equal(120, t:count(server))
+    end))
+
+    it("do so after answers 502 and 429 as well (" .. name .. ")", failing.test(function(t)
+      local server = t:peer([[
+        if n <= 2 then
+          conn:respond(429, "{}", { ["Retry-After"] = "1" })
+        elseif n == 4 then
+          conn:respond(502, "{}")
+        else
+          ]] .. ANSWER .. [[
+        end
+      ]])
+      local client = t:client(server)
+      local results, failed = e2b.map(numbers(120), function(i)
+        if i % 2 == 1 then return client.Sandbox.list():next_items()[1].sandbox_id end
+        return call(client)
+      end)
+      for i = 1, 120 do
+        assert.equal("ok", results[i].value, results[i].message)
+      end
+      assert.equal(0, failed)
+    end))
+  end
+
+  -- What is promised: a call returns when its own time is over or, when a call that can't be suspended is under way
+  -- then, with the end of that one; never after a second such call.
+  it("make the deadline of another call late by one of them at the most", failing.test(function(t)
+    local server = t:peer([[
+      if request.path:find("/x", 1, true) then
+        conn:sleep(tonumber(request.path:match("/x(%d)")) / 2)
+        conn:respond(200, OK)
+      else
+        conn:wait_closed()
+      end
+    ]])
+    local client = t:client(server)
+    local function late()
+      local begin = core.now()
+      local _, _, err = client.Sandbox.create("base", { request_timeout = 0.3 })
+      assert.equal("timeout", err.kind)
+      return core.now() - begin
+    end
+    local function block(halves)
+      return e2b.spawn(function()
+        local generator = coroutine.wrap(function()
+          coroutine.yield(assert(client.Sandbox.get_info("x" .. halves)).sandbox_id)
+        end)
+        return generator()
+      end)
+    end
+    -- in the main program
+    local one, two = block(1), block(3)
+    t:takes_between(0.45, 0.8, late)
+    assert.equal("ok", one:wait())
+    assert.equal("ok", two:wait())
+    -- in a task, before them
+    local first = e2b.spawn(late)
+    e2b.sleep(0.05)
+    one, two = block(1), block(3)
+    local took = first:wait()
+    assert.is_true(took >= 0.45 and took < 0.85, took)
+    assert.equal("ok", one:wait())
+    assert.equal("ok", two:wait())
+  end))
+end)
+
 describe("one client in many tasks", function()
   it("asks its key function once", failing.test(function(t)
     local server = t:peer("conn:respond(201, CREATED)")

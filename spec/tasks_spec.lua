@@ -332,6 +332,74 @@ describe("tasks", function()
       assert.equal("cancelled", got.cancelled[3].kind)
     end)
 
+    it("waits with run for an on_done that nothing else keeps it waiting for", function()
+      for name, spawn in pairs({
+        ended = function(done) tasks.spawn(function() return 1 end, done) end,
+        cancelled = function(done) tasks.spawn(function() return 1 end, done):cancel() end,
+        yielded = function(done) tasks.spawn(function() coroutine.yield() end, done) end,
+      }) do
+        local over = false
+        spawn(function()
+          tasks.sleep(0.01)
+          over = true
+        end)
+        assert.is_true(tasks.run())
+        assert.is_true(over, name)
+      end
+    end)
+
+    it("says what to write when wait or cancel is called with a dot", function()
+      local task = tasks.spawn(function() end)
+      for _, name in ipairs({ "wait", "cancel" }) do
+        local ok, message = pcall(function() return (task[name]()) end)
+        assert.is_false(ok)
+        assert.matches("tasks_spec%.lua:%d+: task%." .. name .. " needs a task, got nil: write task:" .. name, message)
+      end
+      assert.is_false((pcall(function() return (task.wait(5)) end)))
+    end)
+
+    it("tells a raised table without a text as lua does", function()
+      local _, message = tasks.spawn(function() error({ code = 1 }) end):wait()
+      assert.matches("^%(error object is a table value%)\nstack traceback:", message)
+    end)
+
+    it("goes on while a client waits in a loop of its own", function()
+      local blocking = require("e2b.loop.blocking")
+      local server = peer.answers({ { status = 200, body = "{}", delay = 0.2 } })
+      local waited = 0
+      local client = require("e2b.client").new({ api_url = server.url, api_key = "k", getenv = function() end, loop = {
+        may_wait = blocking.may_wait,
+        await = function(...)
+          waited = waited + 1
+          return blocking.await(...)
+        end,
+      } })
+      local task = tasks.spawn(function() return tasks.sleep(0.01) end)
+      assert.is_truthy((client:request("GET", "/")))
+      assert.equal("done", task.state)
+      assert.is_true(waited > 0)
+      server:stop()
+    end)
+
+    it("refuses to wait for tasks where that can't be suspended, all too deep", function()
+      local function down(n)
+        return coroutine.wrap(function()
+          coroutine.yield((tasks.spawn(function() return n == 0 and "bottom" or assert(down(n - 1)) end):wait()))
+        end)()
+      end
+      assert.equal("bottom", tasks.spawn(function() return down(5) end):wait())
+      local messages = {}
+      local function deep(n)
+        local ok, message = pcall(coroutine.wrap(function()
+          return (tasks.spawn(function() return n == 0 or deep(n - 1) end):wait())
+        end))
+        if not ok then messages[#messages + 1] = message end
+      end
+      tasks.spawn(function() deep(60) end):wait()
+      assert.equal(1, #messages)
+      assert.matches("tasks_spec%.lua:%d+: this wait for tasks is inside of 10 others", messages[1])
+    end)
+
     it("runs what is left with run, no longer than told", function()
       local ended = 0
       for i = 1, 5 do
@@ -739,6 +807,20 @@ describe("tasks", function()
         print(ok, message)
       ]], { timeout = 15 })
       assert.matches("1%s+cancelled\n2%s+cancelled\nfalse%s+.*interrupted!", result.out)
+      assert.equal("", result.err)
+      assert.is_true(result.seconds < 5 * support.slack)
+    end)
+
+    it("are cancelled and clean up when Ctrl-C ends run", function()
+      local result = support.run(PRELUDE .. [[
+        os.execute("(sleep 0.3; kill -INT " .. core.getpid() .. ") &")
+        tasks.spawn(function()
+          local _, _, err = tasks.sleep(20)
+          tasks.shield(function() tasks.sleep(0.05) print(err.kind) end, 5)
+        end)
+        print(pcall(tasks.run))
+      ]], { timeout = 30 })
+      assert.matches("^cancelled\nfalse%s+.*interrupted!", result.out)
       assert.equal("", result.err)
       assert.is_true(result.seconds < 5 * support.slack)
     end)

@@ -39,8 +39,8 @@ local function remove(gate, entry)
   end
 end
 
-local function release(gate)
-  local entry = table.remove(gate.queue, 1)
+local function release(gate, entry)
+  remove(gate, entry)
   gate.out = gate.out + 1
   entry.released = true
   wake(entry)
@@ -48,10 +48,10 @@ end
 
 local function advance(gate)
   if gate.queue[1] and now() >= gate.opens then
-    if gate.out == 0 and gate.credit == 0 then release(gate) end
+    if gate.out == 0 and gate.credit == 0 then release(gate, gate.queue[1]) end
     while gate.queue[1] and gate.credit > 0 do
       gate.credit = gate.credit - 1
-      release(gate)
+      release(gate, gate.queue[1])
     end
   elseif gate.queue[1] and gate.out == 0 then
     wake(gate.queue[1]) -- it has the timer now
@@ -87,12 +87,16 @@ local function pass(gate, entry, loop)
     entry.done = done
     return function() entry.done = nil end
   end
+  -- While it waits, no other call gets on: it needs to wait for none.
+  local jumps = tasks.holds_up()
   while not entry.released do
     if gate.opens >= entry.limit then return "too_long" end
-    if gate.queue[1] == entry and gate.out == 0 and now() >= gate.opens then
+    local head = jumps or gate.queue[1] == entry and gate.out == 0
+    if jumps and now() >= gate.opens then
+      release(gate, entry)
+    elseif head and now() >= gate.opens then
       advance(gate)
     else
-      local head = gate.queue[1] == entry and gate.out == 0
       local until_then = head and gate.opens or entry.limit
       local _, why = tasks.await(start, until_then, loop)
       if why == "cancelled" then return "cancelled" end

@@ -11,6 +11,7 @@ local now = core.now
 -- Members that were cancelled get this long to clean up (two sandboxes are killed in it, at 10 s each), then they are
 -- left to themselves: every wait has an end.
 local GRACE = 30
+M.GRACE = GRACE
 
 local STOPPED = {
   deadline = "the %.4g s given (timeout) were over",
@@ -39,7 +40,7 @@ function M.new(spawn)
     local results, failed = {}, 0
     if n == 0 then return results, failed end
     local loop = loops.choose()
-    local s = scheduler.here(loop)
+    local s = scheduler.here()
     local deadline = timeout and now() + timeout
     local active, index, open = {}, 0, n
     local stopped, wake

@@ -5,7 +5,10 @@ local core = require("e2b.core")
 local compat = require("e2b.compat")
 local loops = require("e2b.loop.init")
 local timers = require("e2b.timers")
+local options = require("e2b.options")
+local queue = require("e2b.queue")
 local hook = require("e2b.wait")
+local whose = require("e2b.whose")
 
 local M = {}
 
@@ -18,24 +21,20 @@ local WAIT = {}
 local RAISE = {}
 
 ---@class e2b.Scheduler
----@field ready table[] waits that are over and tasks that begin, from first to last
+---@field ready table waits that are over and tasks that begin, from first to last
+---@field urgent table waits whose time is over; they go first when a task has held up the others
 ---@field live integer tasks that have not ended
 ---@field outside integer waits that something outside of the tasks will end
+---@field depth integer waits that drive it, one inside the other
+---@field blocked integer waits so far that held up all tasks
 
-local task_of = {}                                 -- coroutine -> task
-local root_of = setmetatable({}, { __mode = "k" }) -- coroutine of a pcall on 5.1 -> the coroutine it stands for
+local task_of, identity = whose.task_of, whose.identity
 local schedulers = setmetatable({}, { __mode = "k" })
 local shields = setmetatable({}, { __mode = "k" }) -- task or coroutine -> { deadline = s? }
 local shielded = 0
 local tasks_alive = 0
 
--- Whose waits these are: the task, else the coroutine.
-local function identity()
-  local co = running()
-  while root_of[co] do co = root_of[co] end
-  return task_of[co] or co
-end
-M.identity = identity
+M.identity, M.pcall = identity, whose.pcall
 
 --- The task that runs, if any.
 ---@return e2b.Task?
@@ -43,35 +42,34 @@ function M.current()
   return task_of[running()]
 end
 
--- Where tasks of this coroutine are kept. A loop in which all coroutines wait together has one scheduler for all.
-local function key_of(loop)
-  if loop.shared then return loop end
+-- Where tasks of this coroutine are kept. A host in which all coroutines wait together has one scheduler for all. That
+-- a client has a loop of its own makes no difference: it waits in there, and the tasks go on meanwhile.
+local function key_here()
+  local host = loops.choose()
+  if host.shared then return host end
   local id = identity()
-  return id == MAIN and loop or id
-end
-
-local function find(loop)
-  return schedulers[key_of(loop)]
+  return id == MAIN and host or id
 end
 
 --- The scheduler for tasks spawned here and now.
----@param loop table
 ---@return e2b.Scheduler
-function M.here(loop)
+function M.here()
   local task = task_of[running()]
   if task then return task.scheduler end
-  local key = key_of(loop)
+  local key = key_here()
   local s = schedulers[key]
   if not s then
-    s = { ready = {}, first = 1, last = 0, live = 0, outside = 0, timers = timers.new(), idlers = {} }
+    s = {
+      ready = queue.new(), urgent = queue.new(), live = 0, outside = 0, depth = 0, blocked = 0, timers = timers.new(),
+      idlers = {},
+    }
     schedulers[key] = s
   end
   return s
 end
 
-local function push(s, entry)
-  s.last = s.last + 1
-  s.ready[s.last] = entry
+local function push(s, entry, urgent)
+  queue.put(urgent and s.urgent or s.ready, entry)
   local wake = s.wake
   if wake then
     s.wake = nil
@@ -79,7 +77,10 @@ local function push(s, entry)
   end
 end
 
--- Waits --------------------------------------------------------------------------------------------------------------
+-- Calls end this much (seconds) before the deadline of their wait, when the core's own clocks have run out.
+local EARLY = 0.1
+
+-- Waits -------------------------------------------------------------------------------------------------------------
 
 local function settle(wait, a, b, ...)
   if wait.settled then return end
@@ -97,7 +98,9 @@ local function settle(wait, a, b, ...)
       wake()
     end
   else
-    push(s, wait)
+    -- With a wake there, the scheduler waits in the loop, and everything gets its turn at once.
+    local deadline = wait.deadline
+    push(s, wait, deadline and (b == "deadline" or not s.wake and deadline - now() < EARLY))
   end
 end
 
@@ -125,13 +128,14 @@ local function values(wait)
   return wait.a, wait.b
 end
 
--- Tasks --------------------------------------------------------------------------------------------------------------
+-- Tasks -------------------------------------------------------------------------------------------------------------
 
 -- A yield of somebody else's: the values that it waits for will never come.
 local FOREIGN = "coroutine.yield in a task of e2b: only the waits of e2b suspend a task "
   .. "(a generator or a scheduler of your own needs a coroutine of its own)"
 
---- Takes a task out: it has ended, or will never begin.
+--- Takes a task out: it has ended, or will never begin. After its finish(), which may add other tasks: who waits for
+--- all of them waits for these as well.
 ---@param task table
 local function drop(task)
   local s = task.scheduler
@@ -146,16 +150,12 @@ local function drop(task)
 end
 M.drop = drop
 
-M.NO_TEXT = "error object without a text"
-
 -- What a task did when it ran: it ended, it waits, or it yielded to nobody.
 local function step(task, ok, tag, start, deadline, inside)
   local co = task.co
   if status(co) == "dead" then
-    drop(task)
-    if ok then return task:finish(true) end
-    local shown, text = pcall(tostring, tag)
-    return task:finish(false, tag, debug.traceback(co, shown and text or M.NO_TEXT))
+    task:finish(ok, tag, not ok and debug.traceback(co) or nil)
+    return drop(task)
   end
   if tag == WAIT then
     local wait = register(task.scheduler, task, deadline, inside)
@@ -164,14 +164,16 @@ local function step(task, ok, tag, start, deadline, inside)
     if not started then settle(wait, RAISE, raised) end
     return
   end
-  local trace = debug.traceback(co, FOREIGN)
-  drop(task)
+  local trace = debug.traceback(co)
+  task_of[co] = nil
   local close = coroutine.close -- luacheck: ignore 143
   if close then pcall(close, co) end -- what the body holds open with <close> goes now
-  return task:finish(false, FOREIGN, trace)
+  task:finish(false, FOREIGN, trace)
+  return drop(task)
 end
 
 local function run_entry(entry)
+  if entry.dropped then return end
   if entry.co then return step(entry, resume(entry.co, entry)) end
   local task = entry.task
   return step(task, resume(task.co, values(entry)))
@@ -195,7 +197,7 @@ function M.interrupt(task)
   if task.pending and not shields[task] then give_up(task.pending, "cancelled") end
 end
 
--- The scheduler at work ----------------------------------------------------------------------------------------------
+-- The scheduler at work ---------------------------------------------------------------------------------------------
 
 local function expire(s)
   local heap = s.timers
@@ -209,14 +211,20 @@ local function expire(s)
   end
 end
 
-local function round(s)
-  local last = s.last
-  while s.first <= last do
-    local entry = s.ready[s.first]
-    s.ready[s.first] = nil
-    s.first = s.first + 1
-    if not entry.dropped then run_entry(entry) end
-  end
+-- Gives everything that is ready its turn. A task that held up the others may have made waits late: then those whose
+-- time is over go before the next task, and when the caller's is among them, the rest has to wait for the next round.
+local function round(s, wait)
+  local ready, urgent = s.ready, s.urgent
+  local last, blocked = ready.last, s.blocked
+  repeat
+    local last_urgent = urgent.last
+    while urgent.first <= last_urgent do
+      run_entry(queue.take(urgent))
+    end
+    if s.blocked ~= blocked and wait.settled or ready.first > last then return end
+    run_entry(queue.take(ready))
+    if s.blocked ~= blocked then expire(s) end
+  until false
 end
 
 local DEADLOCK = "deadlock: the tasks that are left wait for one another, and for nothing else"
@@ -232,13 +240,13 @@ local function drive(s, loop, wait, start)
     return function() s.wake = nil end
   end
   repeat
-    local busy = s.first <= s.last
+    local busy = s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last
     local due = s.timers:first()
     if not busy and not due and begun and s.outside == 0 then error(DEADLOCK, 0) end
     loop.await(attach, busy and 0 or due and due.deadline)
     s.wake = nil
     expire(s)
-    round(s) -- also when it is over for the caller: who waits often must not starve the tasks
+    round(s, wait) -- also when it is over for the caller: who waits often must not starve the tasks
   until wait.settled
 end
 
@@ -253,7 +261,9 @@ local function wait_here(s, loop, task, start, deadline, inside)
   wait.host = true
   local outer = task and task.pending
   if task then wait.task, task.pending = task, wait end
+  s.depth = s.depth + 1
   local ok, raised = protected(loop, drive, s, loop, wait, start)
+  s.depth = s.depth - 1
   if task then task.pending = outer end
   if not ok then
     give_up(wait, "cancelled")
@@ -280,8 +290,25 @@ function M.alone()
   return tasks_alive == 0 and shielded == 0
 end
 
+-- Waits that only tasks can end, where nothing can be suspended: each runs the tasks on the stack of the one before,
+-- and Lua's C stack has about 200 levels, of which one takes half a dozen.
+local DEEPEST = 10
+
+local TOO_DEEP = "this wait for tasks is inside of " .. DEEPEST .. " others that can't be suspended (in coroutines of "
+  .. "your own, or in callbacks of C): wait for tasks in the task itself"
+
+--- Whether a wait of the caller's holds up the tasks: it can't be suspended, and is called by one of them.
+---@return boolean
+function M.holds_up()
+  local task = task_of[running()]
+  if task and not task.blocking and yieldable() then return false end
+  local s = task and task.scheduler or schedulers[key_here()]
+  return s ~= nil and s.depth > 0
+end
+
 --- Suspends the caller, calls `start(done)`, and returns what `done` gets; nil, "deadline" or nil, "cancelled" when
 --- that came first. In a task it yields to the scheduler; elsewhere it waits in the loop, and tasks go on meanwhile.
+--- A task that can't be suspended holds up the others, unless it waits for one of them.
 ---@param start fun(done: fun(...)): fun() cancel
 ---@param deadline number? on the clock of core.now()
 ---@param loop table?
@@ -303,12 +330,20 @@ function M.await(start, deadline, loop, inside)
     if cancelled then return nil, "cancelled" end
   end
   loop = loop or loops.choose()
-  local s = task and task.scheduler or find(loop)
+  local s = task and task.scheduler or schedulers[key_here()]
   if not s or s.live == 0 then return loop.await(start, deadline) end
+  if s.depth > 0 then
+    -- Running other tasks on top of this one would end it only after them, however long they take.
+    if not inside then
+      s.blocked = s.blocked + 1
+      return loop.await(start, deadline)
+    end
+    if s.depth >= DEEPEST then options.raise(TOO_DEEP) end
+  end
   return wait_here(s, loop, task, start, deadline, inside)
 end
 
--- Shields, and pcall on 5.1 ------------------------------------------------------------------------------------------
+-- Shields -----------------------------------------------------------------------------------------------------------
 
 --- Whether a cancel was asked for and is to be obeyed here.
 ---@return boolean
@@ -354,25 +389,6 @@ function M.block(fn, ...)
     return ...
   end
   return finish(pcall(fn, ...))
-end
-
-if compat.puc51 then
-  local function pass(co, ...)
-    if status(co) == "suspended" then return pass(co, resume(co, yield(select(2, ...)))) end
-    task_of[co], root_of[co] = nil, nil
-    return ...
-  end
-
-  --- pcall through which a wait can be suspended.
-  function M.pcall(fn, ...)
-    local parent = running()
-    if parent == MAIN then return pcall(fn, ...) end
-    local co = coroutine.create(fn)
-    root_of[co], task_of[co] = parent, task_of[parent]
-    return pass(co, resume(co, ...))
-  end
-else
-  M.pcall = pcall
 end
 
 hook.await, hook.limit, hook.alone = M.await, M.limit, M.alone

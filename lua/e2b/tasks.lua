@@ -2,6 +2,7 @@
 local core = require("e2b.core")
 local compat = require("e2b.compat")
 local errors = require("e2b.errors")
+local group = require("e2b.group")
 local loops = require("e2b.loop.init")
 local options = require("e2b.options")
 local scheduler = require("e2b.scheduler")
@@ -16,6 +17,7 @@ M.current = scheduler.current
 M.cancelled = scheduler.cancelled
 M.limit = scheduler.limit
 M.block = scheduler.block
+M.holds_up = scheduler.holds_up
 
 ---@class e2b.Task
 ---@field state "running"|"done"|"failed"|"cancelled"
@@ -59,9 +61,20 @@ end
 
 -- How a task ended ---------------------------------------------------------------------------------------------------
 
+local NO_TEXT = "error object without a text"
+
+local function text_of(value)
+  local kind = type(value)
+  if kind ~= "table" and kind ~= "userdata" then return tostring(value) end
+  local ok, text = pcall(function()
+    local meta = getmetatable(value)
+    return meta and meta.__tostring and tostring(value) or ("(error object is a %s value)"):format(kind)
+  end)
+  return ok and type(text) == "string" and text or NO_TEXT
+end
+
 local function describe_raise(value)
-  local ok, text = pcall(tostring, value)
-  return { value = value, trace = debug.traceback(ok and text or scheduler.NO_TEXT, 2) }
+  return { value = value, trace = debug.traceback(text_of(value), 2) }
 end
 
 local function raised_entry(task, value, trace)
@@ -102,7 +115,11 @@ local spawn
 
 local function finish(task, ok, value, trace)
   local raised = task.raised
-  if raised then ok, value, trace = false, raised.value, raised.trace end
+  if raised then
+    ok, value, trace = false, raised.value, raised.trace
+  elseif not ok then
+    trace = text_of(value) .. "\n" .. trace
+  end
   left[task] = nil
   local entry = entry_of(task, ok, value, trace)
   task.entry = entry
@@ -183,7 +200,7 @@ function M.spawn(fn, on_done)
   if on_done ~= nil and type(on_done) ~= "function" then
     raise("bad argument #2 to e2b.spawn (a function expected, got " .. type(on_done) .. ")")
   end
-  return spawn(scheduler.here(loops.choose()), fn, on_done)
+  return spawn(scheduler.here(), fn, on_done)
 end
 
 local function check_seconds(seconds, what)
@@ -198,10 +215,17 @@ local function timed_out(what, seconds)
   })
 end
 
+local function check_self(self, name)
+  if getmetatable(self) ~= mt then
+    raise(("task.%s needs a task, got %s: write task:%s()"):format(name, type(self), name))
+  end
+end
+
 --- Waits for the end of a task. The task goes on when the time is over first.
 ---@param timeout? number seconds
 ---@return any ... what the function returned; nil, message, err when it failed, raised, was cancelled, or went on
 function methods:wait(timeout)
+  check_self(self, "wait")
   if timeout ~= nil then check_seconds(timeout, "task:wait") end
   if not self.entry then
     local task = scheduler.current()
@@ -214,7 +238,7 @@ function methods:wait(timeout)
       end
     end
     local loop = loops.choose()
-    local _, why = scheduler.await(start, timeout and now() + timeout, loop, self.scheduler == scheduler.here(loop))
+    local _, why = scheduler.await(start, timeout and now() + timeout, loop, self.scheduler == scheduler.here())
     if why == "cancelled" then return cancelled_error("task:wait") end
     if not self.entry then return timed_out("task:wait", timeout or 0) end
   end
@@ -222,22 +246,32 @@ function methods:wait(timeout)
 end
 
 --- Cancels a task: its pending wait returns nil, message, err (`cancelled`), and so do later ones, at once. What runs
---- under a shield is not disturbed.
+--- under a shield is not disturbed. Its `state` is "running" until its function has returned.
 ---@return boolean cancelled false when the task had ended already
 function methods:cancel()
+  check_self(self, "cancel")
   if self.entry then return false end
   self.cancelled = true
   if self.begun then
     scheduler.interrupt(self)
   else
     self.dropped, self.results = true, { n = 0 }
-    scheduler.drop(self)
     self:finish(true)
+    scheduler.drop(self)
   end
   return true
 end
 
---- Waits until all tasks have ended.
+local function cancel_all(s)
+  local list = {}
+  for task in pairs(left) do
+    if task.scheduler == s then list[#list + 1] = task end
+  end
+  table.sort(list, function(a, b) return a.number < b.number end)
+  for _, task in ipairs(list) do task:cancel() end
+end
+
+--- Waits until all tasks have ended. When an error comes first (Ctrl-C), cancels them and lets them clean up.
 ---@param timeout? number seconds
 ---@return true? ok
 ---@return string? message
@@ -248,12 +282,23 @@ function M.run(timeout)
     raise("e2b.run() in a task: it would wait for itself; wait for other tasks with task:wait()")
   end
   local loop = loops.choose()
-  local s = scheduler.here(loop)
-  if s.live == 0 then return true end
-  local _, why = scheduler.await(function(done)
-    s.idlers[done] = true
-    return function() s.idlers[done] = nil end
-  end, timeout and now() + timeout, loop, true)
+  local s = scheduler.here()
+  local function join(deadline)
+    if s.live == 0 then return true end
+    return scheduler.await(function(done)
+      s.idlers[done] = true
+      return function() s.idlers[done] = nil end
+    end, deadline, loop, true)
+  end
+  local ok, result, why = scheduler.pcall(join, timeout and now() + timeout)
+  if not ok then
+    -- They must not be left behind with what they hold.
+    scheduler.pcall(function()
+      cancel_all(s)
+      scheduler.shield(join, group.GRACE, now() + group.GRACE)
+    end)
+    error(result, 0)
+  end
   if why == "deadline" then return timed_out("e2b.run", timeout) end
   return true
 end
@@ -269,7 +314,7 @@ local function idle() return nothing end
 function M.sleep(seconds)
   check_seconds(seconds, "e2b.sleep")
   local deadline = now() + seconds
-  local _, why = scheduler.await(idle, deadline, nil, true)
+  local _, why = scheduler.await(idle, deadline)
   if why == "cancelled" then return cancelled_error("e2b.sleep") end
   if now() < deadline then return timed_out("e2b.sleep", seconds) end
   return true
@@ -294,7 +339,7 @@ function M.shield(fn, seconds, ...)
   return scheduler.shield(fn, seconds, ...)
 end
 
-local group = require("e2b.group").new(spawn)
+local side_by_side = group.new(spawn)
 
 --- Runs functions side by side and waits for all of them.
 ---@param ... fun(): any
@@ -308,7 +353,7 @@ function M.all(...)
         i, type(list[i])))
     end
   end
-  return group(list.n, list, nil, nil, nil, "e2b.all")
+  return side_by_side(list.n, list, nil, nil, nil, "e2b.all")
 end
 
 local MAP = { limit = options.types.positive, timeout = options.types.seconds }
@@ -325,7 +370,7 @@ function M.map(list, fn, opts)
   if type(list) ~= "table" then raise("bad argument #1 to e2b.map (a list expected, got " .. type(list) .. ")") end
   if type(fn) ~= "function" then raise("bad argument #2 to e2b.map (a function expected, got " .. type(fn) .. ")") end
   opts = options.read(opts, MAP, "e2b.map")
-  return group(#list, list, fn, opts.limit or LIMIT, opts.timeout, "e2b.map")
+  return side_by_side(#list, list, fn, opts.limit or LIMIT, opts.timeout, "e2b.map")
 end
 
 return M
