@@ -90,6 +90,8 @@ describe("config", function()
         true, 5, "http://", "http://host:99999999", "http://host:0", "http://host:", "ftp://host",
         "gopher://u:p@host:1",
         "http://a b", "http://host\n", "://host", "user:p@", "http://u:p/w@host:80", "http://u:1/w@host",
+        "http://u@h@host:1", "http://u:%00@host", "http://u:%1F@host", "http://u:%7f@host",
+        "http://a%20b:1", "http://[zz]:1",
         "http://ho{st", "http://[::1", "http://[::1]x",
       }, ca_file = { 5 }, user_agent = { "a\nb", 1 }, integration = { "a\nb" },
       logger = { {}, "x" }, connections = { 0, 1.5, "5" }, max_answer_bytes = { 0 }, loop = { "uv5", {}, 5 },
@@ -108,7 +110,8 @@ describe("config", function()
   it("takes the proxies that libcurl takes", function()
     for _, value in ipairs({
       "", "proxy", "proxy:8080", "http://proxy:8080/", "HTTPS://user:pass%2Fword@proxy.example:443", "user:p@proxy:1",
-      "socks5h://u:p:w@[::1]:1080", "socks4://10.0.0.1", "socks4a://x", "socks5://x_y", "http://u@h@host:1",
+      "socks5h://u:p:w@[::1]:1080", "socks4://10.0.0.1", "socks4a://x", "socks5://x_y", "http://[fe80::1%25lo]:1",
+      "http://u:a%zz<>{}|^`é\"@host:1",
     }) do
       assert.equal(value, config.read({ proxy = value }).proxy)
     end

@@ -64,14 +64,24 @@ local function proxy_fault(text)
     return "it must start with http://, https://, socks4://, socks4a://, socks5:// or socks5h://"
   end
   local authority, after = (rest or text):match("^([^/?#]*)(.*)$")
-  if after:find("@", 1, true) then return "/, ? and # in a user name or a password must be percent-encoded" end
-  local host = authority:match("([^@]*)$")
-  local name, port = host:match("^(%[[%x:.%%%w]+%])(.*)$")
-  if not name then name, port = host:match("^([%w._~%%\128-\255-]+)(.*)$") end
+  local user, host = authority:match("^(.*)@([^@]*)$")
+  if after:find("@", 1, true) or user and user:find("@", 1, true) then
+    return "/, ?, # and @ in a user name or a password must be percent-encoded"
+  end
+  -- With one of these libcurl leaves the proxy out, without a word.
+  local encoded = user and user:lower()
+  if encoded and (encoded:find("%%[01]%x") or encoded:find("%7f", 1, true)) then
+    return "it contains a percent-encoded control character"
+  end
+  host = host or authority
+  local name, port = host:match("^(%[%x*:[%x:.]*[%%%w]*%])(.*)$")
+  if not name then name, port = host:match("^([%w._~\128-\255-]+)(.*)$") end
   if not name then return "it has no host, or one that can't be read" end
   if port ~= "" then
     local number = tonumber(port:match("^:(%d+)$"))
-    if not number or number < 1 or number > 65535 then return "its port must be a number from 1 to 65535" end
+    if not number or number < 1 or number > 65535 then
+      return "its host or its port can't be read (a port is a number from 1 to 65535)"
+    end
   end
   return nil
 end

@@ -89,7 +89,8 @@ function e2b.check(client)
 end
 
 ---Creates a sandbox, calls `fn` with it, and kills it: also when `fn` raises or its task is cancelled. The kill has 10
----seconds of its own and never raises; should it fail, the logger and stderr name the sandbox.
+---seconds of its own; should it fail, that is not raised: the logger and stderr name the sandbox. Ctrl-C during the
+---kill is raised after a second try.
 ---@param opts e2b.CreateOptions|string|nil
 ---@param fn fun(sandbox: e2b.Sandbox): ...
 ---@return any ... what fn returned; nil, message, err when the sandbox could not be created
