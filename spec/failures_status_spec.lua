@@ -123,6 +123,38 @@ describe("the answer", function()
     t:works(client)
   end))
 
+  it("404 of a kill that isn't the service's tells nothing", failing.test(function(t)
+    local rows = { { "text/plain", "404 page not found\n" }, { "application/json", '{"error":"no route"}' } }
+    for _, row in ipairs(rows) do
+      local server = t:answers({ { status = 404, headers = { ["Content-Type"] = row[1] }, body = row[2] } })
+      local client = t:client(server)
+      local err = t:fails({ kind = "protocol", status = 404, sent = "yes", retryable = false, sandbox_id = "x" },
+        client.Sandbox.kill("x"))
+      assert.matches("api_url", err.message, 1, true)
+      t:works(client)
+    end
+    local client = t:client(t:peer([[ conn:send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") ]]))
+    assert.same({ true, false }, { client.Sandbox.kill("x") })
+  end))
+
+  it("404 of a kill that was tried before is this kill's doing", failing.test(function(t)
+    local gone = ("conn:respond(404, %q)"):format(body(404, "gone"))
+    local client = t:client(t:peer("if n == 1 then conn:reset() else " .. gone .. " end"))
+    assert.same({ true, true }, { client.Sandbox.kill("x") })
+    client = t:client(t:peer("if n == 1 then conn:respond(502, '') else " .. gone .. " end"))
+    assert.same({ true, true }, { client.Sandbox.kill("x") })
+    client = t:client(t:peer([[if n == 1 then
+      conn:answer({ status = 429, headers = { ["Retry-After"] = "0" }, body = "" }) else ]] .. gone .. " end"))
+    assert.same({ true, false }, { client.Sandbox.kill("x") })
+  end))
+
+  it("201 that names no template is of the template asked for", failing.test(function(t)
+    local client = t:client(t:peer([[conn:respond(201, '{"sandboxID":"made","envdVersion":"0.2.0"}')]]))
+    local sandbox = assert(client.Sandbox.create("mine"))
+    assert.equal("mine", sandbox.template_id)
+    assert.matches("made, mine, running", tostring(sandbox), 1, true)
+  end))
+
   it("100 Continue and 103 Early Hints before the answer are no answer", failing.test(function(t)
     local server = t:peer([[
       conn:send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-E2B-Trace-ID: early\r\n\r\n")

@@ -19,7 +19,87 @@ local function pages(list, log, more)
   return paginator.new(spec)
 end
 
+-- As pages(), with the n-th request failing.
+local function failing_at(n, list)
+  local asked, inner = 0, pages(list)
+  return paginator.new({ name = "Thing.list", page_metatable = { __tostring = function() return "a page" end },
+    fetch = function(token)
+      asked = asked + 1
+      if asked == n then return errors.new("server", { message = "not now" }) end
+      inner.has_next, inner.next_token = true, token
+      local items = assert(inner:next_items())
+      return items, inner.next_token
+    end })
+end
+
 describe("paginator", function()
+  it("loses nothing when all() fails in the middle", function()
+    local p = failing_at(3, { { 1, 2 }, { 3 }, { 4 }, {} })
+    local list, message, err = p:all()
+    assert.is_nil(list)
+    assert.equal("not now", message)
+    assert.equal("server", err.kind)
+    assert.is_true(p.has_next)
+    assert.same({ 1, 2, 3, 4 }, p:all())
+    assert.is_false(p.has_next)
+
+    p = failing_at(3, { { 1, 2 }, { 3 }, { 4 }, {} })
+    p:all()
+    local page = p:next_items()
+    assert.same({ 1, 2, 3 }, page)
+    assert.equal("a page", tostring(page))
+    assert.same({ 4 }, p:next_items())
+
+    p = failing_at(2, { { 1, 2 }, { 3 } })
+    p:all()
+    local seen = {}
+    for item in p do seen[#seen + 1] = item end
+    assert.same({ 1, 2, 3 }, seen)
+  end)
+
+  it("begins anew when all() fails at once", function()
+    local p = failing_at(1, { { 1 }, { 2 } })
+    assert.is_nil(p:all())
+    assert.is_true(p.has_next)
+    assert.same({ 1, 2 }, p:all())
+  end)
+
+  it("ends when the cursors go round", function()
+    local after, asked = { first = "a", a = "b", b = "c", c = "a" }, 0
+    local p = paginator.new({ name = "Thing.list", fetch = function(token)
+      asked = asked + 1
+      assert(asked < 20, "it goes round and round")
+      return { asked }, after[token or "first"]
+    end })
+    for _ = 1, 2 do
+      local list, message, err = p:all()
+      assert.is_nil(list)
+      assert.equal("protocol", err.kind)
+      assert.matches("the cursor leads back", message, 1, true)
+    end
+    assert.equal(5, asked)
+  end)
+
+  it("raises at the caller's line for a dot, and for what only a list can", function()
+    local p = pages({ { 1 } })
+    local function raises(text, fn)
+      local ok, message = pcall(fn)
+      assert.is_false(ok, text)
+      assert.matches(text, message, 1, true)
+      assert.matches("^%S*paginator_spec%.lua:%d+: ", message)
+    end
+    raises("write paginator:next_items()", function() p.next_items() end)
+    raises("write paginator:all()", function() p.all() end)
+    raises("write paginator:all()", function() p.all({}) end)
+    raises("a paginator is no list: write for item in paginator do", function() return p[1] end)
+    if not compat.puc51 and not rawget(_G, "jit") then
+      raises("a paginator is no list", function() return #p end)
+    end
+    assert.is_nil(p.unknown)
+    assert.is_nil(p[true])
+    assert.same({ 1 }, p:all())
+  end)
+
   it("gives items one by one", function()
     local log, seen = {}, {}
     local p = pages({ { 1, 2 }, { 3 }, {}, { 4 } }, log)

@@ -126,7 +126,10 @@ describe("Sandbox.create", function()
       refused("lifecycle.auto_resume", "base", { lifecycle = { on_timeout = "kill", auto_resume = true } })
       refused("lifecycle.auto_resume", "base",
         { lifecycle = { on_timeout = { action = "pause", keep_memory = false }, auto_resume = true } })
-      refused("lifecycle.on_timeout must be", "base", { lifecycle = { on_timeout = "stop" } })
+      refused("lifecycle.on_timeout must be \"pause\" or \"kill\", got \"stop\"", "base",
+        { lifecycle = { on_timeout = "stop" } })
+      refused("did you mean lifecycle = { on_timeout = \"pause\" }?", "base", { auto_pause = true })
+      refused("lifecycle = { on_timeout = \"pause\", auto_resume = true }", "base", { autoResume = true })
       refused("lifecycle.on_timeout.action must be", "base", { lifecycle = { on_timeout = { action = "stop" } } })
       refused("lifecycle.on_timeout.action is missing", "base", { lifecycle = { on_timeout = {} } })
       refused("'ontimeout'", "base", { lifecycle = { ontimeout = "pause" } })

@@ -169,9 +169,10 @@ describe("Sandbox.list", function()
     raises('state must be a table', Sandbox.list, { state = "running" })
     raises('it has "runing"', Sandbox.list, { state = { "runing" } })
     raises('write metadata.job = "1"', Sandbox.list, { metadata = { job = 1 } })
-    raises('order must be "asc" or "desc"', Sandbox.list, { order = "newest" })
+    raises('order must be "asc" or "desc", got "newest"', Sandbox.list, { order = "newest" })
+    raises("(state and metadata are options themselves)", Sandbox.list, { query = { state = { "running" } } })
     raises("limit must be a whole number", Sandbox.list, { limit = 0 })
-    raises("limit must be a whole number", Sandbox.list, { limit = "10" })
+    raises("limit must be a whole number from 1 on, got \"10\"", Sandbox.list, { limit = "10" })
     raises("started_after must be seconds", Sandbox.list, { started_after = {} })
     raises("template must be a string that isn't empty", Sandbox.list, { template = "" })
     raises("next_token must be a string that isn't empty", Sandbox.list, { next_token = 5 })
@@ -250,6 +251,73 @@ describe("Sandbox.list", function()
     assert.equal("protocol", err.kind)
     assert.is_true(stuck:count() <= 3)
     stuck:stop()
+  end)
+
+  it("fails when it can't be told which template is meant, and drops nothing", function()
+    local sandbox = assert(Sandbox.create("data-worker"))
+    for _, status in ipairs({ 401, 402, 429, 500, 503 }) do
+      server:set({ fail_next = { status = status, path = "/templates/aliases" } })
+      local pages = Sandbox.list({ template = "local/data-worker" })
+      local list, message, err = pages:all()
+      assert.is_nil(list, status)
+      assert.is_string(message)
+      assert.equal(status, err.status)
+      assert.same({ sandbox.sandbox_id }, ids(assert(pages:all())), status)
+    end
+    for _, status in ipairs({ 400, 403, 404 }) do
+      server:set({ fail_next = { status = status, path = "/templates/aliases" } })
+      assert.same({}, all({ template = "local/data-worker" }), status)
+    end
+    server:set({ fail_next = { status = 404, path = "/templates/aliases", body = "<p>", content_type = "text/html" } })
+    local list, _, err = Sandbox.list({ template = "local/data-worker" }):all()
+    assert.is_nil(list)
+    assert.equal("protocol", err.kind)
+    assert(sandbox:kill())
+  end)
+
+  it("says what stands at a wrong address, and asks v1 only where v2 may be missing", function()
+    local page = peer.answers({ { status = 404, headers = { ["Content-Type"] = "text/html" }, body = "<p>no</p>" } })
+    local list, message, err = client_of(page).Sandbox.list():all()
+    assert.is_nil(list)
+    assert.equal("protocol", err.kind)
+    assert.matches("E2B_API_URL", message, 1, true)
+    assert.equal(1, page:count())
+    page:stop()
+
+    local plain = peer.answers({ { status = 404, headers = { ["Content-Type"] = "application/json",
+      ["X-E2B-Trace-ID"] = "trace-1" }, body = '{"code":404,"message":"Not found"}' } })
+    local there = client_of(plain)
+    list, message, err = there.Sandbox.list():all()
+    assert.is_nil(list)
+    assert.equal("unsupported", err.kind)
+    assert.equal("yes", err.sent)
+    assert.equal(404, err.status)
+    assert.equal("trace-1", err.request_id)
+    assert.matches("E2B_API_URL", message, 1, true)
+    for _, call in ipairs({
+      function() return there.Sandbox.list({ state = { "running" } }):all() end,
+      function() return there.Template.list():all() end,
+      function() return e2b.check(there) end,
+    }) do
+      list, message, err = call()
+      assert.is_nil(list)
+      assert.equal("not_found", err.kind)
+      assert.equal(message, err.message)
+      assert.matches(plain.url .. " doesn't answer as E2B's API does (404: Not found); E2B_API_URL", message, 1, true)
+      assert.is_nil(message:find("template", 1, true))
+    end
+    list, message = there.Sandbox.create()
+    assert.is_nil(list)
+    assert.matches(plain.url .. " (E2B_API_URL", message, 1, true)
+    list, message = there.Sandbox.create("mine")
+    assert.is_nil(list)
+    assert.is_nil(message:find("E2B_API_URL", 1, true))
+    plain:stop()
+  end)
+
+  it("that is looped over as a page raises with the right form", function()
+    local pages = Sandbox.list()
+    raises("write for _, item in ipairs(page) do", function() for _ in pages:next_items() do end end) -- luacheck: ignore
   end)
 
   it("leaks nothing", function()

@@ -54,6 +54,7 @@ describe("get_host", function()
     sandbox.sandbox_domain = "cluster.example.com"
     assert.equal(("80-%s.cluster.example.com"):format(sandbox.sandbox_id), sandbox:get_host(80))
     for _, port in ipairs({ 0, 65536, 1.5, "80" }) do raises("needs a port", sandbox.get_host, sandbox, port) end
+    raises('got the string "3000"', sandbox.get_host, sandbox, "3000")
     raises("needs a port", sandbox.get_host, sandbox)
     for _, id in ipairs({ "i1/../x", "i1.evil.com", "i1\r\nX: y", "i 1" }) do
       raises("can't be part of a host name", Sandbox.get_host, id, 80)

@@ -62,7 +62,7 @@ end
 
 local function give_up(state, row, args, opts, context, facts, work)
   local info = describe_call(state, row, args, opts, context)
-  info.attempts, info.idempotent = work.attempts, work.idempotent
+  info.attempts, info.idempotent, info.tried = work.attempts, work.idempotent, work.tried
   info.request_timeout = work.deadline and work.deadline - work.began
   return errors.from_facts(facts, info)
 end
@@ -176,6 +176,7 @@ function M.perform(state, target, row, args, opts, context, work, loop, failed)
       end
     else
       refused = nil
+      if a.sent ~= "no" then work.tried = true end
       local _, why = waits.await(idle, now() + wait, loop)
       if why == "cancelled" then
         return give_up(state, row, args, opts, context, { cause = "cancelled", sent = a.sent }, work)

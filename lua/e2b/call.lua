@@ -57,6 +57,9 @@ end
 
 M.call = call
 
+-- What an error tells of the answer it comes from.
+local ANSWERED = { "status", "sent", "request_id", "attempts", "server_message", "error_code" }
+
 --- Makes a call by its v2 route and, where the service doesn't know that, by its v1 route. v1 is remembered only when
 --- it succeeded: a 404 can as well be about the sandbox or the template.
 ---@param state table of the client
@@ -75,11 +78,17 @@ function M.call_either(state, v2, v1, args, args_of_v1, opts, context)
   local value, meta, err
   if not state.old[v2] then
     value, meta, err = call(state, v2, args, opts, context, deadline)
-    if value ~= nil or err.status ~= 404 and err.status ~= 405 then return value, meta, err end
+    -- A web page (protocol) is no old service's word: the address is wrong.
+    if value ~= nil or err.kind == "protocol" or err.status ~= 404 and err.status ~= 405 then
+      return value, meta, err
+    end
   end
   local old_args, message, old_err = args_of_v1()
   if old_args == nil then
     -- On a new service the 404 was about the thing asked for, and v1 would be no better.
+    if err then
+      for _, field in ipairs(ANSWERED) do old_err[field] = err[field] end
+    end
     return nil, message, old_err
   end
   local old_value, old_meta

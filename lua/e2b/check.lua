@@ -1,4 +1,6 @@
 --- e2b.check: is everything set up? It does what E2B tells its users to do: list templates, list sandboxes.
+local base = require("e2b.sandbox_base")
+
 local M = {}
 
 local TEMPLATES = { operation = "e2b.check", resource = "template" }
@@ -8,6 +10,7 @@ local SANDBOXES = { operation = "e2b.check", resource = "sandbox" }
 local STRANGE_KEY = "; the key doesn't look like E2B's, which are e2b_ and 40 hexadecimal digits: was it cut off?"
 
 local function advised(client, message, err)
+  if err.kind == "not_found" then return base.wrong_address(client, message, err) end
   if err.kind == "authentication" and err.status and client.key_form == "other" then
     message = message .. STRANGE_KEY
   elseif err.status == nil and (err.kind == "network" or err.kind == "timeout") then

@@ -131,10 +131,21 @@ function M.retry_after(text)
   return nil
 end
 
+-- 404s by error: what only `kill` asks, for which a 404 is no failure.
+local strangers, tried_before = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+
+--- Whose a 404 is, and whether it may be this call's own doing.
+---@param err e2b.Error of the kind not_found
+---@return boolean stranger it has a body and that is not E2B's: anything in between may have answered
+---@return boolean tried an earlier attempt of the same call reached the service, or may have
+function M.not_found_by(err)
+  return strangers[err] == true, tried_before[err] == true
+end
+
 --- What a failed transfer becomes.
 ---@param facts table of transfer:result()
----@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes, and
----  the clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
+---@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes,
+---  tried, and the clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
 ---@return nil
 ---@return string message
 ---@return e2b.Error err
@@ -148,7 +159,11 @@ function M.from_facts(facts, info)
     retry_after = M.retry_after(facts.retry_after), retryable = retryable(kind, facts, info.idempotent),
   }
   if kind == "timeout" then err.deadline = facts.deadline or "request_timeout" end
-  if kind == "not_found" then err.resource = info.resource end
+  if kind == "not_found" then
+    err.resource = info.resource
+    if not facts.has_body and facts.content_type then strangers[err] = true end
+    if info.tried then tried_before[err] = true end
+  end
   -- Something may have been made: the answer was lost, or it says nothing about what happened.
   local doubt = info.creates and (facts.sent == "maybe" or facts.sent == "yes" and not err.retryable
     and (kind == "server" or kind == "protocol" and facts.cause ~= "http" or kind == "timeout" or kind == "network"

@@ -10,6 +10,17 @@ function M.clean(text)
   return (tostring(text):gsub("%c", "?"))
 end
 
+--- A value as a program writes it, for messages about a wrong one: a string in quotes, else it would look like a number
+--- or like the word that was expected.
+---@param value any
+---@return string
+function M.value(value)
+  if type(value) ~= "string" then return M.clean(value) end
+  value = M.clean(value)
+  if #value > 64 then value = value:sub(1, 64) .. "…" end
+  return '"' .. value .. '"'
+end
+
 --- The start of an id, as much as a person needs to tell two apart: `i1a2b3…`.
 ---@param id string
 ---@return string

@@ -72,6 +72,7 @@ M.topics = {
       { "has_next", "paginator.has_next", "whether there may be more" },
       { "next_token", "paginator.next_token", "where the next page begins" },
       { "err", "paginator.err", "what ended a generic for" },
+      { "total_running", "paginator.total_running", "Sandbox.list: running ones in all, when the service told it" },
     },
   },
   {

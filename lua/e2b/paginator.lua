@@ -11,13 +11,23 @@ local M = {}
 ---@field has_next boolean is there anything left to take?
 ---@field next_token string? the cursor of the page to come
 ---@field err e2b.Error? why the last page could not be had
+---@field total_running integer? with Sandbox.list: running sandboxes in all, as the last page told it; nil if it didn't
 local methods = {}
 
 -- Key of what a paginator keeps to itself. Not a weak table on the side: `fetch` may hold the paginator, and Lua 5.1
 -- would never collect such a pair.
 local PRIVATE = {}
 
--- Fetches one page. A server that ignores cursors would answer the first page for ever.
+-- What a paginator keeps to itself; a method called with a dot, or on something else, raises with the right form.
+local function private(self, name)
+  local state = type(self) == "table" and self[PRIVATE]
+  if not state then
+    options.raise(("%s needs its paginator, got %s: write paginator:%s()"):format(name, type(self), name))
+  end
+  return state
+end
+
+-- Fetches one page. A server that ignores cursors, or goes round in them, would answer for ever.
 local function fetch_page(self)
   local state = self[PRIVATE]
   local token = self.next_token
@@ -27,15 +37,17 @@ local function fetch_page(self)
     return nil, next_token, err
   end
   if next_token == "" then next_token = nil end
-  if next_token ~= nil and next_token == token then
+  local seen = state.seen
+  if next_token ~= nil and (next_token == token or seen[next_token]) then
     local _, message
     _, message, err = errors.new("protocol", {
-      message = state.name .. ": the server answers the same page again and again (the cursor doesn't move)",
+      message = state.name .. ": the server answers the same page again and again (the cursor leads back)",
       operation = state.name, sent = "yes", retryable = false,
     })
     self.err = err
     return nil, message, err
   end
+  if token ~= nil then seen[token] = true end
   self.err = nil
   self.next_token = next_token
   state.fetched = state.fetched + #items
@@ -54,7 +66,7 @@ end
 ---@return string? message
 ---@return e2b.Error? err
 function methods:next_items()
-  local state = self[PRIVATE]
+  local state = private(self, "next_items")
   if not self.has_next then
     options.raise(state.name .. ": no more items (has_next is false)")
   end
@@ -72,16 +84,19 @@ function methods:next_items()
 end
 
 --- Everything that is left, in one list that prints as a table. When a page can't be had, nothing is returned of the
---- others: a list that is silently too short is worse than none.
+--- others: a list that is silently too short is worse than none. They are kept, and the next call begins with them.
 ---@return table[]? items
 ---@return string? message
 ---@return e2b.Error? err
 function methods:all()
-  local state = self[PRIVATE]
+  local state = private(self, "all")
   local list = {}
   while self.has_next do
     local items, message, err = self:next_items()
-    if items == nil then return nil, message, err end
+    if items == nil then
+      if list[1] ~= nil then state.buffer, state.at = list, 1 end
+      return nil, message, err
+    end
     for i = 1, #items do list[#list + 1] = items[i] end
   end
   return setmetatable(list, state.page_mt)
@@ -114,6 +129,24 @@ end
 
 local mt = { __name = "e2b.Paginator", __index = methods }
 
+-- paginator[1], ipairs(paginator) and #paginator would say "nothing there". Where the Lua lets them, they raise.
+local function no_list()
+  options.raise("a paginator is no list: write for item in paginator do … end, or paginator:all()")
+end
+
+setmetatable(methods, {
+  __index = function(_, key)
+    if type(key) == "number" then no_list() end
+    return nil
+  end,
+})
+mt.__len, mt.__ipairs = no_list, no_list
+
+--- For the metatables of pages: `for item in paginator:next_items()` calls the page.
+function M.call_page()
+  options.raise("a page is a list: write for _, item in ipairs(page) do … end, or for item in paginator do … end")
+end
+
 if compat.puc51 then
   -- Nothing can be suspended inside a for-iterator here, so the iterator waits without yielding.
   function mt:__call()
@@ -143,8 +176,8 @@ end
 function M.new(spec)
   local self = { has_next = true, next_token = spec.next_token }
   self[PRIVATE] = {
-    fetch = spec.fetch, name = spec.name or "list", fetched = 0,
-    page_mt = spec.page_metatable or spec.columns and { __tostring = spec.columns } or nil,
+    fetch = spec.fetch, name = spec.name or "list", fetched = 0, seen = {},
+    page_mt = spec.page_metatable or spec.columns and { __tostring = spec.columns, __call = M.call_page } or nil,
   }
   return setmetatable(self, mt)
 end

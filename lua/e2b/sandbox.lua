@@ -3,6 +3,7 @@
 local base = require("e2b.sandbox_base")
 local book = require("e2b.sandbox_book")
 local calls = require("e2b.sandbox_calls")
+local options = require("e2b.options")
 
 local M = {}
 
@@ -16,6 +17,7 @@ local M = {}
 ---@field started_at integer? seconds since the epoch
 ---@field end_at integer? seconds since the epoch
 ---@field estimated boolean? true: `state`, `started_at` and `end_at` were worked out here; `get_info` fetches the facts
+---  (after a static connect to a running sandbox `end_at` is the least it can be, nil when nothing is known)
 ---@field envd_version string?
 ---@field sandbox_domain string?
 ---@field cpu_count integer?
@@ -30,6 +32,7 @@ local M = {}
 ---@class e2b.CallOptions options of every call that goes to the service
 ---@field request_timeout number? seconds for the whole call with all its attempts and waits; 0 = none
 ---@field connect_timeout number? seconds for DNS, TCP and TLS
+---@field idle_timeout number? seconds between two bytes of the answer; 0 = none
 ---@field retries integer? extra attempts; 0 = none
 
 ---@class e2b.CreateOptions: e2b.CallOptions
@@ -80,6 +83,19 @@ local M = {}
 ---@field disk_used integer bytes
 ---@field disk_total integer bytes
 
+-- Names that are looked for and that there are not, whatever is said about them; any other unknown field is nil.
+local LOOKED_FOR = {
+  commands = true, files = true, pty = true, git = true, new = true, beta_create = true, beta_pause = true,
+}
+
+local function missing(class, key)
+  if type(key) == "string" and (LOOKED_FOR[key] or key:find("%u")) then
+    local text = require("e2b.suggest").member(key, class)
+    if text then options.raise(text) end
+  end
+  return nil
+end
+
 --- Makes the Sandbox class of a client.
 ---@param source fun(): e2b.Client hands out the client, when one is needed
 ---@param name string what the class prints as
@@ -129,11 +145,12 @@ function M.bind(source, name)
     return calls.get_info(binding, target, opts)
   end
 
-  ---Ends a sandbox for good, running or paused. E2B API: DELETE /sandboxes/{id}.
+  ---Ends a sandbox for good, running or paused. E2B API: DELETE /sandboxes/{id}. Errors: protocol (a 404 that isn't the
+  ---service's: nothing is known then).
   ---@param target string|e2b.Sandbox
   ---@param opts e2b.CallOptions?
   ---@return true? ok
-  ---@return boolean|string existed false when it was gone already; the message after a failure
+  ---@return boolean|string existed false when it was gone before this call; the message after a failure
   ---@return e2b.Error? err
   function Sandbox.kill(target, opts)
     return calls.kill(binding, target, opts)
@@ -251,6 +268,8 @@ function M.bind(source, name)
   base.register(binding, {
     __name = "e2b.SandboxClass",
     __tostring = function() return name end,
+    __index = missing,
+    __call = function() options.raise("the class can't be called: write Sandbox.create(template, { … })") end,
   })
   return Sandbox
 end

@@ -63,18 +63,22 @@ function M.subject(binding, target, name)
 end
 
 --- As subject, for what only an object knows.
----@param binding e2b.Binding
+---@param _ e2b.Binding
 ---@param target any
 ---@param name string
 ---@return string sandbox_id
 ---@return e2b.Sandbox object
 ---@return e2b.Binding binding
-function M.object(binding, target, name)
+function M.object(_, target, name)
   if type(target) == "string" then
     raise(("%s is for an object, not for an id: write sandbox:%s()"):format(name, name))
   end
-  local id, object, owner = M.subject(binding, target, name)
-  return id, object, owner
+  local owner = M.binding_of(target)
+  if not owner then
+    local what = M.is_class(target) and "the class" or type(target)
+    raise(("%s needs a sandbox, got %s: write sandbox:%s()"):format(name, what, name))
+  end
+  return target.sandbox_id, target, owner
 end
 
 --- The client of a binding; made at first use, for the environment is not read before.
@@ -89,6 +93,42 @@ function M.client_of(binding)
   return client
 end
 
+--- A 404 to a call that names nothing: then it is the address that there is nothing at.
+---@param client e2b.Client
+---@param message string
+---@param err e2b.Error
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.wrong_address(client, message, err)
+  if err.kind ~= "not_found" then return nil, message, err end
+  local said = err.server_message and ": " .. err.server_message or ""
+  err.message = ("%s: %s doesn't answer as E2B's API does (404%s); "
+    .. "E2B_API_URL or the option api_url chooses it"):format(
+    err.operation, client.base_url, said)
+  return nil, err.message, err
+end
+
+--- A 404 to a call that only a running sandbox answers: of a paused one it says nothing true.
+---@param object e2b.Sandbox? what the call was made on, if it was an object
+---@param message string
+---@param err e2b.Error
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.maybe_paused(object, message, err)
+  if err.kind ~= "not_found" then return nil, message, err end
+  if object and object.state == "paused" then
+    local said = err.server_message and ": " .. err.server_message or ""
+    message = ("%s: sandbox %q is paused (404%s): resume or connect it first"):format(
+      err.operation, require("e2b.format").clean(err.sandbox_id), said)
+  else
+    message = message .. ", or it is paused (resume or connect it first)"
+  end
+  err.message = message
+  return nil, message, err
+end
+
 -- The end of a public call that may need several requests; each gets what is left of one request_timeout.
 function M.deadline_of(client, opts)
   local seconds = opts and opts.request_timeout or client.request_timeout
@@ -101,7 +141,7 @@ function M.memory_of(opts)
   local on_resume = opts and opts.on_resume
   if on_resume == nil or on_resume == "restore" then return nil end
   if on_resume == "reboot" then return false end
-  raise(("on_resume must be \"restore\" or \"reboot\", got %s"):format(tostring(on_resume)))
+  raise("on_resume must be \"restore\" or \"reboot\", got " .. require("e2b.format").value(on_resume))
 end
 
 local MAX_SECONDS = 2 ^ 31 - 1
@@ -128,7 +168,7 @@ end
 function M.count(value, what)
   if value == nil then return nil end
   if type(value) ~= "number" or value ~= math.floor(value) or value < 1 or value > MAX_SECONDS then
-    raise(("%s must be a whole number from 1 on, got %s"):format(what, tostring(value)))
+    raise(("%s must be a whole number from 1 on, got %s"):format(what, require("e2b.format").value(value)))
   end
   return value
 end

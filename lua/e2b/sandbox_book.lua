@@ -131,8 +131,10 @@ function M.text(binding, object)
   local parts = { format.short_id(object.sandbox_id) }
   local template = object.name or object.template_id
   if template then parts[#parts + 1] = format.clean(template) end
-  if object.state then parts[#parts + 1] = format.clean(object.state) end
   local left = M.left(binding, object)
+  -- Past the end that was worked out, "running" is no more than the last word heard.
+  local stale = left == "expired" and object.estimated and object.state == "running"
+  if object.state and not stale then parts[#parts + 1] = format.clean(object.state) end
   if left ~= "" then parts[#parts + 1] = left end
   return ("Sandbox(%s)"):format(table.concat(parts, ", "))
 end

@@ -1,9 +1,12 @@
 --- The operations on a sandbox that is there: what each sends, how its answer is read, what the object notes.
 --- Every function takes the binding of its client first; `target` is an id or a Sandbox, so that statics and methods
 --- are the same code. A Sandbox is always asked through the client that made it.
+local lazy = require("e2b.lazy")
 local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
 local book = require("e2b.sandbox_book")
+
+local errors, format = lazy("e2b.errors"), lazy("e2b.format")
 
 local M = {}
 
@@ -30,10 +33,21 @@ function M.kill(binding, target, opts)
   local existed = true
   if done == nil then
     if err.kind ~= "not_found" then return nil, meta, err end
-    existed = false
+    local stranger, tried = errors.not_found_by(err)
+    if stranger then
+      -- "It is gone already" is believed only of the service: a sandbox taken for dead goes on costing.
+      return errors.new("protocol", {
+        message = ("Sandbox.kill: the 404 of %s is not one of E2B's API, so nothing is known of sandbox %q; "):format(
+          client.base_url, format.clean(id)) .. "check api_url or E2B_API_URL",
+        operation = "Sandbox.kill", sandbox_id = id, status = err.status, request_id = err.request_id,
+        attempts = err.attempts, sent = err.sent, retryable = false,
+      })
+    end
+    existed = tried
   end
   if object then
-    book.note(object, { state = "killed", end_at = existed and book.learn(binding, meta) or object.end_at })
+    book.note(object, { state = "killed", end_at = done and book.learn(binding, meta) or existed and book.now(binding)
+      or object.end_at })
   end
   return true, existed
 end
@@ -123,7 +137,7 @@ function M.set_timeout(binding, target, seconds, opts)
   if client.debug and object then return true end
   local done, meta, err = client:call("sandbox_timeout",
     { sandbox_id = id, body = { timeout = timeout } }, opts, SET_TIMEOUT)
-  if done == nil then return nil, meta, err end
+  if done == nil then return base.maybe_paused(object, meta, err) end
   if object then book.note(object, { end_at = book.learn(binding, meta) + timeout }) end
   return true
 end

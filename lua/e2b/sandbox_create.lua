@@ -93,7 +93,7 @@ local function lifecycle(body, value)
     if action == nil then raise(name .. " is missing: it is \"pause\" or \"kill\"") end
   end
   if action ~= nil and action ~= "pause" and action ~= "kill" then
-    raise(("%s must be \"pause\" or \"kill\", got %s"):format(name, tostring(action)))
+    raise(("%s must be \"pause\" or \"kill\", got %s"):format(name, require("e2b.format").value(action)))
   end
   local auto_resume = expect(value.auto_resume, "boolean", "lifecycle.auto_resume")
   if keep_memory ~= nil and action ~= "pause" then

@@ -36,7 +36,7 @@ local function query_of(opts)
   end
   local order = opts.order
   if order ~= nil and order ~= "asc" and order ~= "desc" then
-    raise(("order must be \"asc\" or \"desc\", got %s"):format(tostring(order)))
+    raise(("order must be \"asc\" or \"desc\", got %s"):format(format.value(order)))
   end
   query.order = order
   for _, name in ipairs({ "template", "next_token" }) do
@@ -64,19 +64,25 @@ local function v1_lacks(query)
   return nil
 end
 
-local function v1_arguments(query)
+local function v1_arguments(query, client)
   local lack = v1_lacks(query)
   if lack then
     return errors.new("unsupported", {
-      message = "Sandbox.list: the service doesn't know GET /v2/sandboxes, and the older list can't do this: " .. lack,
+      message = ("Sandbox.list: the service doesn't know GET /v2/sandboxes, and the older list can't do this: %s; "
+        .. "if %s is not an older service, the address is wrong: E2B_API_URL or the option api_url chooses it"):format(
+          lack, client.base_url),
       operation = "Sandbox.list", sent = "no", retryable = false,
     })
   end
   return { query = { metadata = query.metadata } }
 end
 
+-- Answers that say that no template of ours has the name; 403: it is another team's.
+local NO_SUCH = { [400] = true, [403] = true, [404] = true }
+
 -- The id of the template that the filter names, asked for only when a row shows neither that id nor that name: a
--- template may have more names than the one its sandboxes show.
+-- template may have more names than the one its sandboxes show. Any other failure is the list's: without that id, rows
+-- would be dropped that fit.
 local function resolver(client, template, opts)
   local asked, template_id
   return function()
@@ -84,7 +90,7 @@ local function resolver(client, template, opts)
       local found, _, err = client:call("raw",
         { method = "GET", path = "/templates/aliases/" .. core.escape(template) }, opts,
         { operation = "Sandbox.list", resource = "template" })
-      if found == nil and not err.status then return nil, err end
+      if found == nil and not (NO_SUCH[err.status] and err.kind ~= "protocol") then return nil, err end
       asked, template_id = true, type(found) == "table" and found.templateID or nil
     end
     return template_id
@@ -147,6 +153,7 @@ local function page_metatable(binding)
         if rows[1] == nil then return "no sandboxes" end
         return require("e2b.table_view").render(columns(binding), rows)
       end,
+      __call = paginator.call_page,
     }
     binding.page_mt = mt
   end
@@ -175,8 +182,9 @@ end
 
 ---@return e2b.Paginator
 function M.list(binding, opts)
-  if base.is_class(opts) or base.binding_of(opts) then
-    raise("Sandbox:list() passes a sandbox as the options: write Sandbox.list({ … })")
+  local passed = base.is_class(opts) and "the class" or base.binding_of(opts) and "a sandbox"
+  if passed then
+    raise(("Sandbox:list() passes %s as the options: write Sandbox.list({ … })"):format(passed))
   end
   if opts ~= nil then options.call(opts, M.OPTIONS, "Sandbox.list") end
   opts = options.copy(opts)
@@ -193,8 +201,8 @@ function M.list(binding, opts)
     end
     query.next_token = next_token
     local rows, meta, err = client:call_either("sandbox_list", "sandbox_list_v1", { query = query },
-      function() return v1_arguments(query) end, opts, context)
-    if rows == nil then return nil, meta, err end
+      function() return v1_arguments(query, client) end, opts, context)
+    if rows == nil then return base.wrong_address(client, meta, err) end
     book.learn(binding, meta)
     local items, trouble = adopt(binding, rows, fits)
     if not items then return nil, trouble.message, trouble end

@@ -32,7 +32,8 @@ function M.get_host(binding, target, port)
   local id, object
   id, object, binding = subject(binding, target, "get_host")
   if type(port) ~= "number" or port ~= math.floor(port) or port < 1 or port > 65535 then
-    raise(("get_host needs a port (1 to 65535), got %s"):format(tostring(port)))
+    raise(("get_host needs a port (1 to 65535), got %s%s"):format(
+      type(port) == "string" and "the string " or "", require("e2b.format").value(port)))
   end
   if not id:find("^[%w_-]+$") then
     raise(("get_host: %q can't be part of a host name"):format(id:gsub("%c", "?"):sub(1, 64)))
@@ -66,7 +67,7 @@ function M.get_metrics(binding, target, opts)
     })
   end
   local rows, meta, err = client:call("sandbox_metrics", { sandbox_id = id, query = query }, opts, METRICS)
-  if rows == nil then return nil, meta, err end
+  if rows == nil then return base.maybe_paused(object, meta, err) end
   return rows
 end
 

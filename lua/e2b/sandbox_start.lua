@@ -19,14 +19,18 @@ local START_OPTIONS = { "timeout", "on_resume" }
 local function started(binding, client, object, id, row, meta, timeout, resumed)
   local now = book.learn(binding, meta)
   local end_at = now + timeout
+  -- Connecting to a running sandbox never shortens its life: `end_at` is the least it has left. Of 0 seconds that says
+  -- nothing, unless the object knows more.
+  local unknown = not resumed and timeout == 0
   if not object then
     object = setmetatable({ sandbox_id = id }, binding.mt)
   elseif not resumed and object.end_at and object.end_at > end_at then
-    end_at = object.end_at -- connecting to a running sandbox never shortens its life
+    end_at, unknown = object.end_at, false
   end
   local entry = { state = "running", end_at = end_at }
   if resumed then entry.started_at = now end
   book.enter(object, row, entry)
+  if unknown then object.end_at = nil end
   if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
   return object
 end
@@ -126,10 +130,11 @@ end
 --- Checks and copies what create was given; the caller's mistakes raise here, before anything is done.
 ---@param template string|table|nil
 ---@param opts table?
----@return { body: table, opts: table } prepared
+---@return { body: table, opts: table, unnamed: boolean } prepared
 function M.prepare(template, opts)
-  if base.is_class(template) or base.binding_of(template) then
-    raise("Sandbox:create() passes a sandbox as the template: write Sandbox.create(template, { … })")
+  local passed = base.is_class(template) and "the class" or base.binding_of(template) and "a sandbox"
+  if passed then
+    raise(("Sandbox:create() passes %s as the template: write Sandbox.create(template, { … })"):format(passed))
   end
   if type(template) == "table" then
     if opts ~= nil then
@@ -150,12 +155,12 @@ function M.prepare(template, opts)
     end
   end
   if template == "" then raise("Sandbox.create: the template is empty; leave it out for \"base\"") end
-  return { body = create.body(template or "base", opts), opts = opts }
+  return { body = create.body(template or "base", opts), opts = opts, unnamed = template == nil }
 end
 
 --- Sends what was prepared.
 ---@param binding e2b.Binding
----@param prepared { body: table, opts: table }
+---@param prepared { body: table, opts: table, unnamed: boolean? }
 ---@return e2b.Sandbox? sandbox
 ---@return string? message
 ---@return e2b.Error? err
@@ -170,9 +175,18 @@ function M.send(binding, prepared)
   end
   local row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
     function() return { body = require("e2b.sandbox_create").body_v1(body) } end, opts, CREATE)
-  if row == nil then return nil, meta, err end
+  if row == nil then
+    if prepared.unnamed and err.kind == "not_found" then
+      -- Every team has "base", so the address is as likely to be wrong.
+      err.message = ("%s; the template is \"base\", for none was named, and the service is %s (E2B_API_URL or the "
+        .. "option api_url chooses it)"):format(err.message, client.base_url)
+      meta = err.message
+    end
+    return nil, meta, err
+  end
   local now = book.learn(binding, meta)
   row.metadata = body.metadata
+  if row.template_id == nil then row.template_id = body.template end
   local object = book.adopt(binding, row)
   book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
   if object.sandbox_domain == nil then object.sandbox_domain = client.domain end

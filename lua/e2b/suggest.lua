@@ -11,7 +11,7 @@ local ALIASES = {
   max_retries = "retries", retry = "retries", retry_count = "retries", ttl = "timeout", lifetime = "timeout",
   auto_pause = "lifecycle", auto_resume = "lifecycle", allow_out = "network", deny_out = "network",
   internet = "allow_internet_access", allow_internet = "allow_internet_access", volumes = "volume_mounts",
-  mounts = "volume_mounts", start = "from", ["end"] = "to", query = "metadata", cursor = "next_token",
+  mounts = "volume_mounts", start = "from", ["end"] = "to", cursor = "next_token",
   page_token = "next_token", page_size = "limit", ca = "ca_file", ca_bundle = "ca_file", cainfo = "ca_file",
   max_connections = "connections", log = "logger", agent = "user_agent", tags = "metadata",
   states = "state", labels = "metadata", started_at = "started_after",
@@ -71,6 +71,13 @@ local CLIENT_ONLY = {
   max_answer_bytes = true, loop = true, getenv = true, validate_api_key = true,
 }
 
+-- What is written in another form altogether: the form, and an option the call must have for it.
+local FORMS = {
+  query = { "state", "state and metadata are options themselves" },
+  auto_pause = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\" }?" },
+  auto_resume = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\", auto_resume = true }?" },
+}
+
 --- The sentence about a name that a call doesn't take.
 ---@param name any
 ---@param known table<string, any> keyed by the names there are
@@ -84,11 +91,39 @@ function M.unknown(name, known, what)
   local plain, hint = snake(name), ""
   if CLIENT_ONLY[plain] and not known[plain] then
     hint = (" ('%s' is an option of e2b.client)"):format(plain)
+  elseif FORMS[plain] and known[FORMS[plain][1]] then
+    hint = (" (%s)"):format(FORMS[plain][2])
   else
     local meant, in_seconds = M.suggest(name, known)
     if meant then hint = (" (did you mean '%s'?%s)"):format(meant, in_seconds and " It is in seconds." or "") end
   end
   return ("unknown option '%s' for %s%s"):format(shown, what, hint)
+end
+
+-- Members that people look for and that there are not, with what to say about them.
+local ABSENT = {
+  commands = "commands inside a sandbox are not there yet", files = "files inside a sandbox are not there yet",
+  pty = "terminals inside a sandbox are not there yet", git = "git inside a sandbox is not there yet",
+  new = "write Sandbox.create", beta_create = "write Sandbox.create", beta_pause = "write sandbox:pause()",
+}
+
+local FIELDS = {
+  sandbox_id = true, template_id = true, started_at = true, end_at = true, envd_version = true, sandbox_domain = true,
+  cpu_count = true, memory_mb = true, disk_size_mb = true, allow_internet_access = true, volume_mounts = true,
+}
+
+--- What to say of a member that neither a sandbox nor the class has; nil for one that is merely absent.
+---@param name string
+---@param class table
+---@return string?
+function M.member(name, class)
+  local plain = snake(name)
+  local text = ABSENT[plain]
+  if text then return ("there is no '%s': %s"):format(name:gsub("%c", "?"):sub(1, 64), text) end
+  if plain ~= name and (FIELDS[plain] or rawget(class, plain) ~= nil) then
+    return ("there is no '%s': write %s"):format(name, plain)
+  end
+  return nil
 end
 
 return M

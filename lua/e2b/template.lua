@@ -37,7 +37,7 @@ end
 local item_mt = {
   __name = "e2b.TemplateInfo",
   __tostring = function(template)
-    local parts = { format.clean(template.template_id) }
+    local parts = { format.clean(template.template_id or "?") }
     local name = name_of(template)
     if name then parts[#parts + 1] = format.clean(name) end
     if template.cpu_count then parts[#parts + 1] = ("%d CPU"):format(template.cpu_count) end
@@ -67,6 +67,7 @@ local page_mt = {
     if rows[1] == nil then return "no templates" end
     return require("e2b.table_view").render(columns(), rows)
   end,
+  __call = paginator.call_page,
 }
 
 local OPTIONS = { "limit", "next_token" }
@@ -112,7 +113,7 @@ function M.bind(source, name)
       query.next_token = next_token
       local rows, meta, err = client:call_either("template_list", "template_list_v1", { query = query },
         function() return v1_arguments(query) end, opts, CONTEXT)
-      if rows == nil then return nil, meta, err end
+      if rows == nil then return base.wrong_address(client, meta, err) end
       for _, row in ipairs(rows) do
         row.names, row.aliases = row.names or {}, row.aliases or {}
         setmetatable(row, item_mt)
