@@ -34,9 +34,9 @@ static const e2b_shape any_map = {E2B_MAP, 0, NULL, &any};
 static const e2b_field enabled_fields[] = {FIELD("enabled", "enabled", boolean, 0), END};
 static const e2b_shape enabled = {E2B_SWITCH, ENABLED, enabled_fields, NULL};
 
-static const e2b_field transform_fields[] = {FIELD("headers", "headers", string_map, 0), END};
+static const e2b_field transform_fields[] = {FIELD("headers", "headers", string_map, E2B_SECRET), END};
 static const e2b_shape transform = {E2B_OBJECT, HEADERS_TRANSFORM, transform_fields, NULL};
-static const e2b_field rule_fields[] = {FIELD("transform", "transform", transform, 0), END};
+static const e2b_field rule_fields[] = {FIELD("transform", "transform", transform, E2B_SECRET), END};
 static const e2b_shape rule = {E2B_OBJECT, RULE, rule_fields, NULL};
 static const e2b_shape rule_list = {E2B_LIST, 0, NULL, &rule};
 static const e2b_shape rule_map = {E2B_MAP, 0, NULL, &rule_list};
@@ -53,8 +53,8 @@ static const e2b_field network_fields[] = {
     FIELD("allowPublicTraffic", "allow_public_traffic", boolean, 0),
     FIELD("allowOut", "allow_out", string_list, 0),
     FIELD("denyOut", "deny_out", string_list, 0),
-    FIELD("rules", "rules", rule_map, 0),
-    FIELD("egressProxy", "egress_proxy", egress_proxy, 0),
+    FIELD("rules", "rules", rule_map, E2B_SECRET),
+    FIELD("egressProxy", "egress_proxy", egress_proxy, E2B_SECRET),
     FIELD("maskRequestHost", "mask_request_host", text, 0),
     FIELD("httpsPorts", "https_ports", whole_list, 0),
     END,
@@ -79,11 +79,11 @@ static const e2b_shape volume_mount_list = {E2B_LIST, 0, NULL, &volume_mount};
 /* Sandbox, SandboxDetail and ListedSandbox: what one has, the others may have in a newer server. */
 static const e2b_field sandbox_fields[] = {
     FIELD("sandboxID", "sandbox_id", text, E2B_REQUIRED),
-    FIELD("templateID", "template_id", text, E2B_REQUIRED),
+    FIELD("templateID", "template_id", text, 0),
     FIELD("alias", "name", text, 0),
     FIELD("envdVersion", "envd_version", string, 0),
-    FIELD("envdAccessToken", "envd_access_token", text, 0),
-    FIELD("trafficAccessToken", "traffic_access_token", text, 0),
+    FIELD("envdAccessToken", "envd_access_token", text, E2B_SECRET),
+    FIELD("trafficAccessToken", "traffic_access_token", text, E2B_SECRET),
     FIELD("domain", "sandbox_domain", text, 0),
     FIELD("startedAt", "started_at", date, 0),
     FIELD("endAt", "end_at", date, 0),
@@ -93,7 +93,7 @@ static const e2b_field sandbox_fields[] = {
     FIELD("metadata", "metadata", any_map, 0),
     FIELD("state", "state", string, 0),
     FIELD("allowInternetAccess", "allow_internet_access", boolean, 0),
-    FIELD("network", "network", network, 0),
+    FIELD("network", "network", network, E2B_SECRET),
     FIELD("lifecycle", "lifecycle", lifecycle, 0),
     FIELD("volumeMounts", "volume_mounts", volume_mount_list, 0),
     DROP("clientID"),

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define EXACT 9007199254740992.0 /* 2^53: up to here every whole double is that very number */
+
 #define CODEC "e2b.json"
 enum { DECODE = 1, ENCODE, KEEP_BUFFER };
 
@@ -118,6 +120,81 @@ int e2b_json_print(lua_State *L)
     if (len >= sizeof E2B_DIGITS_MARK && strstr(s, "\\u0001e2b#") != NULL)
         restore_digits(L);
     return 1;
+}
+
+int e2b_json_whole(lua_State *L)
+{
+#if LUA_VERSION_NUM >= 503
+    if (!lua_isinteger(L, -1)) {
+        double d = (double)lua_tonumber(L, -1);
+        if (d >= -EXACT && d <= EXACT && d == (double)(long long)d) {
+            lua_pop(L, 1);
+            lua_pushinteger(L, (lua_Integer)d);
+            return 1;
+        }
+    }
+#else
+    (void)L;
+#endif
+    return 0;
+}
+
+static void clean_list(lua_State *L, size_t n)
+{
+    int list = lua_gettop(L);
+    size_t i, kept = 0;
+
+    for (i = 1; i <= n; i++) {
+        int type, changed = 0;
+
+        lua_rawgeti(L, list, (int)i);
+        type = lua_type(L, -1);
+        if (type == LUA_TLIGHTUSERDATA) {
+            lua_pop(L, 1);
+            continue;
+        }
+        if (type == LUA_TTABLE)
+            e2b_json_clean(L);
+        else if (type == LUA_TNUMBER)
+            changed = e2b_json_whole(L);
+        if (++kept != i || changed)
+            lua_rawseti(L, list, (int)kept);
+        else
+            lua_pop(L, 1);
+    }
+    for (; n > kept; n--) {
+        lua_pushnil(L);
+        lua_rawseti(L, list, (int)n);
+    }
+}
+
+/* The depth is bounded by the parser's. */
+void e2b_json_clean(lua_State *L)
+{
+    int table = lua_gettop(L);
+    size_t n = lua_rawlen(L, table);
+
+    luaL_checkstack(L, 6, "JSON");
+    if (n > 0) {
+        clean_list(L, n);
+        return;
+    }
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        int type = lua_type(L, -1);
+
+        if (type == LUA_TTABLE) {
+            e2b_json_clean(L);
+        } else if (type == LUA_TLIGHTUSERDATA || (type == LUA_TNUMBER && e2b_json_whole(L))) {
+            lua_pushvalue(L, -2);
+            if (type == LUA_TNUMBER)
+                lua_pushvalue(L, -2);
+            else
+                lua_pushnil(L);
+            lua_rawset(L, table);
+        }
+        lua_pop(L, 1);
+    }
 }
 
 static int json_decode(lua_State *L)

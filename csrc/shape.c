@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#define EXACT 9007199254740992.0 /* 2^53: up to here every whole double is that very number */
 #define SLOTS 64
 
 #define BOOK "e2b.shapes"
@@ -53,85 +52,6 @@ static int mismatch(struct walk *w, const struct e2b_place *at, const char *expe
 }
 
 /* ---- Reading ---- */
-
-/* The number on top becomes an integer if it is a whole one and the Lua has integers. 1 when it did. */
-static int make_whole(lua_State *L)
-{
-#if LUA_VERSION_NUM >= 503
-    if (!lua_isinteger(L, -1)) {
-        double d = (double)lua_tonumber(L, -1);
-        if (d >= -EXACT && d <= EXACT && d == (double)(long long)d) {
-            lua_pop(L, 1);
-            lua_pushinteger(L, (lua_Integer)d);
-            return 1;
-        }
-    }
-#else
-    (void)L;
-#endif
-    return 0;
-}
-
-static void clean(lua_State *L);
-
-static void clean_list(lua_State *L, size_t n)
-{
-    int list = lua_gettop(L);
-    size_t i, kept = 0;
-
-    for (i = 1; i <= n; i++) {
-        int type, changed = 0;
-
-        lua_rawgeti(L, list, (int)i);
-        type = lua_type(L, -1);
-        if (type == LUA_TLIGHTUSERDATA) {
-            lua_pop(L, 1);
-            continue;
-        }
-        if (type == LUA_TTABLE)
-            clean(L);
-        else if (type == LUA_TNUMBER)
-            changed = make_whole(L);
-        if (++kept != i || changed)
-            lua_rawseti(L, list, (int)kept);
-        else
-            lua_pop(L, 1);
-    }
-    for (; n > kept; n--) {
-        lua_pushnil(L);
-        lua_rawseti(L, list, (int)n);
-    }
-}
-
-/* Takes nulls out of the table on top and makes its whole numbers integers, all the way down. The depth is bounded
- * by the parser's. */
-static void clean(lua_State *L)
-{
-    int table = lua_gettop(L);
-    size_t n = lua_rawlen(L, table);
-
-    luaL_checkstack(L, 6, "JSON");
-    if (n > 0) {
-        clean_list(L, n);
-        return;
-    }
-    lua_pushnil(L);
-    while (lua_next(L, table)) {
-        int type = lua_type(L, -1);
-
-        if (type == LUA_TTABLE) {
-            clean(L);
-        } else if (type == LUA_TLIGHTUSERDATA || (type == LUA_TNUMBER && make_whole(L))) {
-            lua_pushvalue(L, -2);
-            if (type == LUA_TNUMBER)
-                lua_pushvalue(L, -2);
-            else
-                lua_pushnil(L);
-            lua_rawset(L, table);
-        }
-        lua_pop(L, 1);
-    }
-}
 
 static const struct page *find_page(struct walk *w, const e2b_shape *shape)
 {
@@ -215,7 +135,7 @@ static inline int read_scalar(struct walk *w, e2b_kind kind, const struct e2b_pl
         return 1;
     }
     if (type == LUA_TNUMBER && kind >= E2B_NUMBER && kind <= E2B_EPOCH) {
-        make_whole(L);
+        e2b_json_whole(L);
         return 1;
     }
     if (type == LUA_TBOOLEAN && kind == E2B_BOOL)
@@ -241,7 +161,7 @@ static inline int read_value(struct walk *w, const e2b_shape *shape, const struc
     return shape->kind < E2B_ANY ? read_scalar(w, shape->kind, at) : read_table(w, shape, at, size);
 }
 
-/* Puts the key and the value on top, of a field no shape knows, into `extra`. */
+/* Puts the key and the value on top into `extra`: of a field no shape knows, or of one with a value it can't have. */
 static void keep_extra(struct walk *w, int *extra, int to)
 {
     lua_State *L = w->L;
@@ -250,7 +170,7 @@ static void keep_extra(struct walk *w, int *extra, int to)
     if (lua_type(L, value) == LUA_TLIGHTUSERDATA)
         return;
     if (lua_type(L, value) == LUA_TTABLE)
-        clean(L);
+        e2b_json_clean(L);
     lua_pushliteral(L, "extra");
     if (!*extra) {
         *extra = 1;
@@ -265,7 +185,7 @@ static void keep_extra(struct walk *w, int *extra, int to)
     lua_pushvalue(L, value - 1);
     lua_pushvalue(L, value);
     if (lua_type(L, -1) == LUA_TNUMBER)
-        make_whole(L);
+        e2b_json_whole(L);
     lua_rawset(L, -3);
     lua_settop(L, value);
 }
@@ -282,7 +202,8 @@ static int check_required(struct walk *w, const e2b_shape *shape, unsigned long 
     return complain(w, at, "this field is missing");
 }
 
-/* An object whose fields keep their names stays the table it is. -1: it has fields that no shape knows. */
+/* An object whose fields keep their names stays the table it is. -1: it has fields that no shape knows, or values that
+ * they can't have. */
 static int read_same(struct walk *w, const e2b_shape *shape, const struct page *page, const struct e2b_place *up)
 {
     lua_State *L = w->L;
@@ -303,8 +224,10 @@ static int read_same(struct walk *w, const e2b_shape *shape, const struct page *
             return -1;
         }
         type = shape->fields[i].shape;
-        if (!read_value(w, type, &at, NULL))
-            return 0;
+        if (!read_value(w, type, &at, NULL)) {
+            lua_settop(L, table);
+            return -1;
+        }
         if (!lua_isnil(L, -1))
             seen |= 1ull << i;
         if (type->kind == E2B_STRING && !lua_isnil(L, -1)) {
@@ -355,8 +278,16 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
             lua_pop(L, 1);
             continue;
         }
-        if (!read_value(w, field->shape, &at, NULL))
-            return 0;
+        if (!read_value(w, field->shape, &at, NULL)) {
+            if (field->flags & E2B_REQUIRED)
+                return 0;
+            /* The rest of the answer may be all there is to find a sandbox by. */
+            lua_settop(L, to + 2);
+            if (!(field->flags & E2B_SECRET))
+                keep_extra(w, &extra, to);
+            lua_pop(L, 1);
+            continue;
+        }
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
             continue;
@@ -384,7 +315,7 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
 static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_place *up)
 {
     lua_State *L = w->L;
-    int list = lua_gettop(L), size = 8;
+    int list = lua_gettop(L), size = 8, done = 1;
     size_t n = lua_rawlen(L, list), i, kept = 0;
     struct e2b_place at = {up, NULL, 0};
 
@@ -400,20 +331,22 @@ static int read_list(struct walk *w, const e2b_shape *shape, const struct e2b_pl
     for (i = 1; i <= n; i++) {
         at.index = i;
         lua_rawgeti(L, list, (int)i);
-        if (!read_value(w, shape->item, &at, &size))
-            return 0;
-        if (!lua_isnil(L, -1))
-            lua_rawseti(L, list, (int)++kept);
-        else if (shape->item->kind == E2B_OBJECT)
-            return complain(w, &at, "this is null"); /* a row is not left out without a word */
-        else
+        if (done) { /* what comes after an element that can't be read stays as it is */
+            done = read_value(w, shape->item, &at, &size);
+            lua_settop(L, list + 1);
+            if (done && lua_isnil(L, -1) && shape->item->kind == E2B_OBJECT)
+                done = complain(w, &at, "this is null"); /* a row is not left out without a word */
+        }
+        if (lua_isnil(L, -1))
             lua_pop(L, 1);
+        else
+            lua_rawseti(L, list, (int)++kept);
     }
     for (; n > kept; n--) {
         lua_pushnil(L);
         lua_rawseti(L, list, (int)n);
     }
-    return 1;
+    return done;
 }
 
 static int read_map(struct walk *w, const e2b_shape *shape, const struct e2b_place *up)
@@ -425,7 +358,7 @@ static int read_map(struct walk *w, const e2b_shape *shape, const struct e2b_pla
     if (lua_rawlen(L, map) > 0)
         return mismatch(w, up, "an object");
     if (shape->item->kind == E2B_ANY) {
-        clean(L);
+        e2b_json_clean(L);
         return 1;
     }
     luaL_checkstack(L, 6, "JSON");
@@ -453,9 +386,9 @@ static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_p
     }
     if (shape->kind == E2B_ANY) {
         if (type == LUA_TTABLE)
-            clean(L);
+            e2b_json_clean(L);
         else if (type == LUA_TNUMBER)
-            make_whole(L);
+            e2b_json_whole(L);
         return 1;
     }
     if (type != LUA_TTABLE)

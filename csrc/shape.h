@@ -47,6 +47,7 @@ struct e2b_field {
 #define E2B_REQUIRED 1u /* an answer without it is of the wrong shape */
 #define E2B_DROPPED 2u  /* never handed to Lua */
 #define E2B_FALLBACK 4u /* gives way to another field of the same Lua name */
+#define E2B_SECRET 8u   /* holds one, so a value of another type is dropped; else that goes to `extra` */
 
 /* The deepest nesting that is read or written. */
 #define E2B_MAX_DEPTH 100
@@ -92,6 +93,12 @@ int e2b_json_parse(lua_State *L, const char *s, size_t len);
 
 /* Replaces the value on top, which e2b_shape_write made, with its JSON. 0: with a message. */
 int e2b_json_print(lua_State *L);
+
+/* The number on top becomes an integer if it is a whole one and the Lua has integers. 1 when it did. */
+int e2b_json_whole(lua_State *L);
+
+/* Takes nulls out of the table on top and makes its whole numbers integers, all the way down. */
+void e2b_json_clean(lua_State *L);
 
 /* Whole numbers that cjson would not write exactly travel as strings with this beginning. */
 #define E2B_DIGITS_MARK "\1e2b#"

@@ -1,5 +1,6 @@
 -- What comes of the answers to the rows of the table of calls. No server is needed for it.
 local core = require("e2b.core")
+local support = require("spec.support.support")
 local answer = core._answer
 local encode = core.json_encode
 
@@ -86,9 +87,9 @@ describe("an answer", function()
     assert.is_true(is_integer(found.network.https_ports[1]))
   end)
 
-  it("of two required fields has these two", function()
-    assert.are.same({ sandbox_id = "i", template_id = "t" }, value_of("sandbox_create",
-      '{"templateID":"t","sandboxID":"i"}'))
+  it("of the one required field has that one", function()
+    assert.are.same({ sandbox_id = "i" }, value_of("sandbox_create", '{"sandboxID":"i"}'))
+    assert.are.same({ { sandbox_id = "i" } }, value_of("sandbox_list", '[{"sandboxID":"i"}]'))
     assert.are.same({ { template_id = "t" } }, value_of("template_list", '[{"templateID":"t"}]'))
   end)
 
@@ -100,7 +101,7 @@ describe("an answer", function()
       assert.is_truthy(message:find("sandboxID: this field is missing", 1, true), message)
     end
     assert.is_truthy(failure_of("sandbox_list",
-      '[{"templateID":"t","sandboxID":"i"},{"sandboxID":"i"}]'):find("[2].templateID: ", 1, true))
+      '[{"templateID":"t","sandboxID":"i"},{"templateID":"t"}]'):find("[2].sandboxID: ", 1, true))
     assert.is_truthy(failure_of("template_list", "[{}]"):find("[1].templateID: ", 1, true))
   end)
 
@@ -148,7 +149,7 @@ describe("an answer", function()
     assert.are.equal(false, value_of("sandbox_get", with(detail, "newField", "false")).extra.newField)
   end)
 
-  it("with a field of the wrong type names that field", function()
+  it("with a field of the wrong type is the rest, and has that one in `extra`; the required one is named", function()
     local right = { string = '"x"', number = "7", boolean = "true", list = "[1]", object = '{"a":1}' }
     local types = {
       sandboxID = "string", templateID = "string", alias = "string", envdVersion = "string", envdAccessToken = "string",
@@ -168,51 +169,93 @@ describe("an answer", function()
       timestamp = "string", timestampUnix = "number", cpuCount = "number", cpuUsedPct = "number", memUsed = "number",
       memTotal = "number", memCache = "number", diskUsed = "number", diskTotal = "number",
     }
+    local secret = { envdAccessToken = true, trafficAccessToken = true, network = true } -- or with secrets inside
     local checked = 0
-    local function check(call, object, known, before, after)
+    local function check(call, object, known, required, before, after)
+      local list = before ~= ""
       for field in pairs(object) do
         assert.is_truthy(known[field] or field == "clientID", field)
       end
       for field, expected in pairs(known) do
         for kind, json in pairs(right) do
-          if kind ~= expected then
-            local message, cause = failure_of(call, before .. with(object, field, json) .. after)
+          local text = before .. with(object, field, json) .. after
+          if kind ~= expected and field == required then
+            local message, cause = failure_of(call, text)
             assert.are.equal("shape", cause)
-            assert.is_truthy(message:find((before ~= "" and "[2]." or " ") .. field .. ": ", 1, true), field .. " "
+            assert.is_truthy(message:find((list and "[2]." or " ") .. field .. ": ", 1, true), field .. " "
               .. kind .. " " .. message)
+            checked = checked + 1
+          elseif kind ~= expected then
+            local without = value_of(call, before .. with(object, field, "null") .. after)
+            if not secret[field] then
+              (list and without[2] or without).extra = { [field] = core.json_decode("[" .. json .. "]")[1] }
+            end
+            assert.are.same(without, value_of(call, text), field .. " " .. kind)
             checked = checked + 1
           end
         end
       end
     end
-    check("sandbox_get", detail, types, "", "")
-    check("sandbox_list", detail, types, "[" .. encode(detail) .. ",", "]")
-    check("template_list", template, template_types, "[" .. encode(template) .. ",", "]")
-    check("sandbox_metrics", metric, metric_types, "[" .. encode(metric) .. ",", "]")
+    check("sandbox_get", detail, types, "sandboxID", "", "")
+    check("sandbox_list", detail, types, "sandboxID", "[" .. encode(detail) .. ",", "]")
+    check("template_list", template, template_types, "templateID", "[" .. encode(template) .. ",", "]")
+    check("sandbox_metrics", metric, metric_types, nil, "[" .. encode(metric) .. ",", "]")
     assert.is_true(checked > 200)
     -- what nobody reads can't be wrong
     assert.are.same(shaped, value_of("sandbox_get", with(detail, "clientID", "[1]")))
   end)
 
-  it("with a wrong type further down says where", function()
-    local function at(field, json, place)
-      local message, cause = failure_of("sandbox_get", with(detail, field, json))
-      assert.are.equal("shape", cause)
-      assert.is_truthy(message:find(" " .. place .. ": ", 1, true), message)
+  it("with a wrong type further down has that in the `extra` of its object", function()
+    local function check(field, json, name, expected)
+      local wanted = copy(shaped)
+      wanted[name] = expected
+      assert.are.same(wanted, value_of("sandbox_get", with(detail, field, json)), json)
     end
-    at("network", '{"allowOut":"x"}', "network.allowOut")
-    at("network", '{"allowOut":{"a":1}}', "network.allowOut")
-    at("network", '{"denyOut":["a",1]}', "network.denyOut[2]")
-    at("network", '{"rules":{"a":{"b":1}}}', "network.rules.a")
-    at("network", '{"rules":{"a":[{"transform":{"headers":{"h":1}}}]}}', "network.rules.a[1].transform.headers.h")
-    at("network", '{"egressProxy":{"username":1}}', "network.egressProxy.username")
-    at("network", '{"httpsPorts":["x"]}', "network.httpsPorts[1]")
-    at("lifecycle", '{"autoResume":"yes"}', "lifecycle.autoResume")
-    at("volumeMounts", '["x"]', "volumeMounts[1]")
-    at("volumeMounts", '[{"name":"n"},{"name":"n","path":1}]', "volumeMounts[2].path")
-    at("startedAt", '"yesterday"', "startedAt")
-    at("endAt", '"2026-02-30T00:00:00Z"', "endAt")
-    assert.is_nil(failure_of("sandbox_get", with(detail, "envdAccessToken", '["s3cret"]')):find("s3cret", 1, true))
+    local function extra(field, json)
+      local wanted = value_of("sandbox_get", with(detail, field, "null"))
+      wanted.extra = { [field] = core.json_decode(json) }
+      assert.are.same(wanted, value_of("sandbox_get", with(detail, field, json)), json)
+    end
+    check("network", '{"allowOut":"x","denyOut":["a"]}', "network", { deny_out = { "a" }, extra = { allowOut = "x" } })
+    check("network", '{"allowOut":{"a":1}}', "network", { extra = { allowOut = { a = 1 } } })
+    check("network", '{"denyOut":["a",1]}', "network", { extra = { denyOut = { "a", 1 } } })
+    check("network", '{"denyOut":[null,"a",null,1,null,"b",null]}', "network",
+      { extra = { denyOut = { "a", 1, "b" } } })
+    check("network", '{"httpsPorts":[1,"x"]}', "network", { extra = { httpsPorts = { 1, "x" } } })
+    check("network", '{"egressProxy":{"username":1,"address":"a"}}', "network",
+      { egress_proxy = { address = "a", extra = { username = 1 } } })
+    check("lifecycle", '{"autoResume":"yes"}', "lifecycle", { extra = { autoResume = "yes" } })
+    check("volumeMounts", '[{"name":"n"},{"name":"n","path":1,"new":2}]', "volume_mounts",
+      { { name = "n" }, { name = "n", extra = { path = 1, new = 2 } } })
+    extra("volumeMounts", '["x"]')
+    extra("volumeMounts", '[{"name":"n","path":"p"},[1,{"a":"b"}]]')
+    extra("startedAt", '["yesterday"]')
+    assert.are.equal("yesterday", value_of("sandbox_get", with(detail, "startedAt", '"yesterday"')).extra.startedAt)
+    assert.are.equal("2026-02-30T00:00:00Z",
+      value_of("sandbox_get", with(detail, "endAt", '"2026-02-30T00:00:00Z"')).extra.endAt)
+    -- a null in the place of an object is not left out of the list
+    assert.is_table(value_of("sandbox_get", with(detail, "volumeMounts", '[{"name":"n"},null]')).extra.volumeMounts)
+    assert.are.equal(9, value_of("sandbox_metrics",
+      '[{"timestampUnix":"x","timestamp":"1970-01-01T00:00:09Z"}]')[1].timestamp)
+  end)
+
+  it("with a secret of the wrong type doesn't show it", function()
+    local function shown(field, json)
+      local found = value_of("sandbox_get", with(detail, field, json))
+      support.assert_no_secret("s3cret", found)
+      return found
+    end
+    for _, field in ipairs({ "envdAccessToken", "trafficAccessToken", "network" }) do
+      for _, json in ipairs({ '["s3cret"]', field ~= "network" and '{"a":"s3cret"}' or '"s3cret"' }) do
+        assert.is_nil(shown(field, json).extra)
+      end
+    end
+    assert.are.same({ allow_out = { "a" } }, shown("network", '{"rules":["s3cret"],"allowOut":["a"]}').network)
+    assert.are.same({}, shown("network", '{"rules":{"a":{"b":"s3cret"}}}').network)
+    assert.are.same({ rules = { a = { {} } } }, shown("network", '{"rules":{"a":[{"transform":"s3cret"}]}}').network)
+    assert.are.same({ rules = { a = { { transform = {} } } } },
+      shown("network", '{"rules":{"a":[{"transform":{"headers":{"h":["s3cret"]}}}]}}').network)
+    assert.are.same({}, shown("network", '{"egressProxy":"http://u:s3cret@p"}').network)
   end)
 
   it("of metrics takes timestampUnix, or timestamp where that is all", function()
