@@ -35,8 +35,9 @@ static int engine_start(lua_State *L)
     return 0;
 }
 
-/* engine:wait(seconds) -> true (there is news) | false engine:wait(seconds, transfer) -> true (that one is done, and
- * finished() does not tell of it) | false, news of others */
+/* engine:wait(seconds) -> true (there is news) | false
+ * engine:wait(seconds, transfer) -> true (that one is done, and finished() does not tell of it) | false, and as the
+ * second result whether there is news of others */
 static int engine_wait(lua_State *L)
 {
     e2b_engine *engine = check_engine(L);

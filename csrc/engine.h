@@ -68,8 +68,8 @@ struct e2b_target {
 e2b_target *e2b_target_check(lua_State *L, int index);
 void e2b_target_unref(e2b_target *target);
 void e2b_target_mask(const e2b_target *target, char *text, size_t len); /* puts stars over its secrets */
-/* NULL when name and value can stand in a header, else what is wrong with them. */
-const char *e2b_header_fault(const char *name, size_t name_len, const char *value, size_t value_len);
+/* 1 when name and value can stand in a header; 0: pushes nil and a message, which never shows the value. */
+int e2b_header_check(lua_State *L, const char *name, size_t name_len, const char *value, size_t value_len);
 size_t e2b_header_size(size_t name_len, size_t value_len);
 char *e2b_header_write(char *at, const char *name, size_t name_len, const char *value, size_t value_len);
 

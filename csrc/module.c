@@ -82,23 +82,33 @@ static int core_libcurl(lua_State *L)
     return 1;
 }
 
-/* A cancelled lookup leaves a thread of libcurl's behind that ends by itself. When Lua closes it unloads this module,
- * and libcurl with it if nobody else has it: that thread would return into nothing. So libcurl stays. */
-static void pin_libcurl(void)
+/* Keeps the library that holds this function from being unloaded. */
+static void pin(void (*function)(void))
 {
 #if defined(RTLD_NODELETE) && defined(RTLD_NOLOAD)
     Dl_info where;
     union {
-        CURL *(*function)(void);
+        void (*function)(void);
         void *address;
     } known;
-    known.function = curl_easy_init;
+    known.function = function;
     if (dladdr(known.address, &where) != 0 && where.dli_fname != NULL) {
         void *handle = dlopen(where.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
         if (handle != NULL)
             dlclose(handle);
     }
+#else
+    (void)function;
 #endif
+}
+
+/* When Lua closes it unloads this module, and libcurl with it if nobody else has it. But a cancelled lookup leaves a
+ * thread of libcurl's behind that ends by itself, and that would return into nothing; and so would, on Lua 5.1 and
+ * LuaJIT, a finalizer that runs after the unloading and calls something of this module. So both stay. */
+static void pin_libraries(void)
+{
+    pin((void (*)(void))curl_easy_init);
+    pin((void (*)(void))core_now);
 }
 
 E2B_EXPORT int luaopen_e2b_core(lua_State *L);
@@ -115,7 +125,7 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     info = curl_version_info(CURLVERSION_NOW);
     if (info->version_num < OLDEST_LIBCURL)
         return luaL_error(L, "libcurl %s is too old: e2b needs 7.66 or later", info->version);
-    pin_libcurl();
+    pin_libraries();
     lua_settop(L, 0);
     lua_newtable(L);
     e2b_engine_open(L);

@@ -24,18 +24,24 @@ static int is_clean(const char *text, size_t len)
     return 1;
 }
 
-const char *e2b_header_fault(const char *name, size_t name_len, const char *value, size_t value_len)
+int e2b_header_check(lua_State *L, const char *name, size_t name_len, const char *value, size_t value_len)
 {
     size_t i;
-    if (name_len == 0)
-        return "a header has an empty name";
+    int bad_name = name_len == 0, bad_value = 0;
     for (i = 0; i < name_len; i++)
-        if (!is_token((unsigned char)name[i]))
-            return "a header's name has a character that is not allowed there";
+        bad_name |= !is_token((unsigned char)name[i]);
     for (i = 0; i < value_len; i++)
-        if (((unsigned char)value[i] < 32 && value[i] != '\t') || value[i] == 127)
-            return "its value has a control character";
-    return NULL;
+        bad_value |= ((unsigned char)value[i] < 32 && value[i] != '\t') || value[i] == 127;
+    if (!bad_name && !bad_value)
+        return 1;
+    lua_pushnil(L);
+    if (name_len == 0)
+        lua_pushliteral(L, "a header has an empty name");
+    else if (bad_name)
+        lua_pushliteral(L, "a header's name has a character that is not allowed there");
+    else
+        lua_pushfstring(L, "header %s: its value has a control character", name);
+    return 0;
 }
 
 /* "Name: value" or, as libcurl wants an empty value, "Name;", and a zero. */
@@ -118,7 +124,7 @@ static int check_headers(lua_State *L, int index, size_t *count, size_t *bytes)
         luaL_error(L, "bad target: too many headers");
     for (i = 1; i <= n; i++) {
         size_t name_len, value_len;
-        const char *name, *value, *fault;
+        const char *name, *value;
         lua_rawgeti(L, index, (int)i);
         if (!lua_istable(L, -1))
             luaL_error(L, "bad target: headers must be a list of { name, value }");
@@ -128,15 +134,8 @@ static int check_headers(lua_State *L, int index, size_t *count, size_t *bytes)
             luaL_error(L, "bad target: headers must be a list of { name, value }");
         name = lua_tolstring(L, -2, &name_len);
         value = lua_tolstring(L, -1, &value_len);
-        fault = e2b_header_fault(name, name_len, value, value_len);
-        if (fault != NULL) {
-            lua_pushnil(L);
-            if (fault[0] == 'a')
-                lua_pushstring(L, fault);
-            else
-                lua_pushfstring(L, "header %s: %s", name, fault);
+        if (!e2b_header_check(L, name, name_len, value, value_len))
             return 0;
-        }
         *bytes += e2b_header_size(name_len, value_len);
         lua_pop(L, 3);
     }
@@ -176,6 +175,8 @@ static int target_new(lua_State *L)
 
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
+    if (engine == NULL || engine->closed) /* a finalizer that runs after the engine's, at the end of the state */
+        return luaL_error(L, "attempt to use a closed engine");
     url = get_string(L, "url", &url_len); /* 2 */
     if (url == NULL)
         return luaL_error(L, "bad target: 'url' is missing");
@@ -195,8 +196,8 @@ static int target_new(lua_State *L)
     fault = check_url(url, &url_len, &shown, &https);
     if (fault != NULL)
         return fail(L, fault);
-    if (agent != NULL && e2b_header_fault("User-Agent", 10, agent, agent_len) != NULL)
-        return fail(L, "header User-Agent: its value has a control character");
+    if (agent != NULL && !e2b_header_check(L, "User-Agent", 10, agent, agent_len))
+        return 2;
     if (proxy != NULL && !is_clean(proxy, proxy_len))
         return fail(L, "the proxy's URL has a control character");
     if (ca_file != NULL && (ca_len == 0 || strlen(ca_file) != ca_len))
@@ -307,8 +308,10 @@ e2b_target *e2b_target_check(lua_State *L, int index)
 static int target_gc(lua_State *L)
 {
     e2b_target **box = luaL_checkudata(L, 1, E2B_TARGET);
+    e2b_engine *engine = e2b_engine_of(L);
     if (*box != NULL) {
-        e2b_engine_of(L)->targets--;
+        if (engine != NULL)
+            engine->targets--;
         e2b_target_unref(*box);
         *box = NULL;
     }

@@ -76,22 +76,15 @@ static int check_headers(lua_State *L, int index, options *o)
         luaL_error(L, "bad transfer: headers must be a list of names and values in turn");
     for (i = 1; i < n; i += 2) {
         size_t name_len, value_len;
-        const char *name, *value, *fault;
+        const char *name, *value;
         lua_rawgeti(L, index, (int)i);
         lua_rawgeti(L, index, (int)i + 1);
         if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
             luaL_error(L, "bad transfer: header names and values must be strings");
         name = lua_tolstring(L, -2, &name_len);
         value = lua_tolstring(L, -1, &value_len);
-        fault = e2b_header_fault(name, name_len, value, value_len);
-        if (fault != NULL) {
-            lua_pushnil(L);
-            if (fault[0] == 'a')
-                lua_pushstring(L, fault);
-            else
-                lua_pushfstring(L, "header %s: %s", name, fault);
+        if (!e2b_header_check(L, name, name_len, value, value_len))
             return 0;
-        }
         if (name_len == 12 && strncasecmp(name, "Content-Type", 12) == 0)
             o->own_type = 1;
         o->header_bytes += e2b_header_size(name_len, value_len);

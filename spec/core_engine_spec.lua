@@ -52,6 +52,49 @@ describe("e2b.core", function()
     assert.equal(1, core.stats().engines)
   end)
 
+  it("raises in a finalizer that runs after the engine's, and the process ends well", function()
+    local result = support.run([[
+      local attempts = {}
+      local function finalizer()
+        for i, attempt in ipairs(attempts) do
+          local ok, message = pcall(attempt)
+          print(i, ok, message)
+        end
+      end
+      -- older than the engine, so finalized after it
+      if newproxy then
+        KEPT = newproxy(true)
+        getmetatable(KEPT).__gc = finalizer
+      else
+        KEPT = setmetatable({}, { __gc = finalizer })
+      end
+      local core = require("spec.support.support").core()
+      local e2b = require("e2b")
+      local options = { api_key = "e2b_" .. ("a"):rep(40), api_url = "http://127.0.0.1:1", proxy = false, retries = 0,
+        sandbox_url = "http://127.0.0.1:1", getenv = function() end }
+      local client = e2b.client(options)
+      client.Sandbox.is_running("x") -- loads what a call needs
+      local target = core.target({ url = "http://127.0.0.1:1" })
+      local transfer = core.transfer(target, "raw", { method = "GET", path = "/" })
+      attempts = {
+        function() return core.target({ url = "http://127.0.0.1:1" }) end,
+        function() return core.transfer(target, "raw", { method = "GET", path = "/" }) end,
+        function() return core.engine():start(transfer) end,
+        function() return e2b.client(options) end,
+        function() return client.Sandbox.is_running("x") end,
+        function() return core.stats().targets, tostring(target), tostring(transfer), tostring(core.engine()) end,
+        function() return transfer:cancel(), transfer:progress() end,
+      }
+    ]])
+    assert.equal(0, result.code, result.out .. result.err)
+    for i = 1, 7 do
+      assert.truthy(result.out:find("\n" .. i .. "\t", 1, true) or result.out:find("^" .. i .. "\t"), result.out)
+    end
+    for i = 1, 3 do -- the core's own
+      assert.truthy(result.out:find(i .. "\tfalse\t[^\n]*attempt to use a closed %w+"), result.out)
+    end
+  end)
+
   it("exports one symbol", function()
     local file = assert(package.searchpath or function(name, path)
       for template in path:gmatch("[^;]+") do
