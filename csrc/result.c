@@ -2,8 +2,12 @@
 #include "engine.h"
 #include "shape.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+
+/* A text this close to the size of libcurl's buffer may lack its end. */
+#define CUT_BYTES 16
 
 static void push_header(lua_State *L, const e2b_transfer *t, int which)
 {
@@ -99,6 +103,34 @@ static void push_errno(lua_State *L, const char *what, int os_errno)
     lua_pushfstring(L, "%s: %s", what, strerror(os_errno));
 }
 
+/* Pushes what libcurl says. It quotes a proxy's URL that it can't read, and the environment's is never seen here before,
+ * so whatever may be user and password is left out: from the beginning of the URL to the last '@', or to the end of a
+ * text that libcurl had to cut. */
+static void push_curl_text(lua_State *L, const char *text)
+{
+    const char *at = strrchr(text, '@'), *from, *quote = strchr(text, '\''), *end;
+    size_t len = strlen(text);
+    if (len + CUT_BYTES >= CURL_ERROR_SIZE && (quote != NULL || strstr(text, "://") != NULL))
+        at = text + len;
+    if (at == NULL) {
+        lua_pushlstring(L, text, len);
+        return;
+    }
+    from = text;
+    if (quote != NULL && quote < at)
+        from = quote + 1;
+    else if ((end = strstr(text, ": ")) != NULL && end < at)
+        from = end + 2;
+    for (end = from; end < at && isalnum((unsigned char)*end); end++)
+        ;
+    if (at - end > 3 && memcmp(end, "://", 3) == 0)
+        from = end + 3;
+    lua_pushlstring(L, text, (size_t)(from - text));
+    lua_pushliteral(L, "***");
+    lua_pushstring(L, at);
+    lua_concat(L, 3);
+}
+
 /* Pushes the cause and then a text about it. */
 static void push_cause(lua_State *L, const e2b_transfer *t)
 {
@@ -150,7 +182,7 @@ static void push_cause(lua_State *L, const e2b_transfer *t)
         lua_pushfstring(L, "HTTP status %d", (int)t->status);
     } else {
         lua_pushliteral(L, "curl");
-        lua_pushstring(L, t->slot->error[0] != '\0' ? t->slot->error : curl_easy_strerror(t->code));
+        push_curl_text(L, t->slot->error[0] != '\0' ? t->slot->error : curl_easy_strerror(t->code));
     }
 }
 
@@ -263,6 +295,10 @@ int e2b_transfer_result(lua_State *L)
     lua_pushinteger(L, (lua_Integer)t->status);
     push_header(L, t, E2B_H_NEXT);
     push_total(L, t);
+    if (t->header[E2B_H_REQUEST].at != 0) {
+        const e2b_span *span = &t->header[E2B_H_REQUEST];
+        e2b_target_mask(t->target, t->slot->meta.data + span->at - 1, span->len);
+    }
     push_header(L, t, E2B_H_REQUEST);
     e2b_transfer_release(t);
     return 7;

@@ -51,6 +51,19 @@ describe("a target", function()
     assert.has_error(function() core.target({ url = "http://h", headers = { { "X-API-Key" } } }) end)
   end)
 
+  it("keeps its secrets out of the request id of a success, as out of a failure's facts", function()
+    local server = watch.peer([[
+      conn:serve(function(request)
+        conn:respond(request.path == "/ok" and 200 or 500, "[1]",
+          { ["X-E2B-Trace-ID"] = "t " .. request.headers["x-api-key"] })
+      end)
+    ]])
+    local target = exchange.target(server, { headers = { { "X-API-Key", SECRET } } })
+    local stars = "t " .. ("*"):rep(#SECRET)
+    assert.equal(stars, (select(7, exchange.get(target, "/ok"))))
+    assert.equal(stars, exchange.fail(exchange.raw(target, "/failed")).request_id)
+  end)
+
   it("outlives its handle for the transfers that need it", function()
     local server = watch.peer([[
       conn:serve(function(request) conn:respond(200, '["' .. request.headers.x .. '"]') end)

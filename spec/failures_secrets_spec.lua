@@ -1,5 +1,6 @@
 -- A key or a token shows nowhere: not in messages, not in tables, not in the log, not on stderr, not in a process list;
 -- not even when the server says it aloud.
+local exchange = require("spec.support.exchange")
 local failing = require("spec.support.failing")
 local support = require("spec.support.support")
 
@@ -41,6 +42,55 @@ describe("a server that repeats the key", function()
       end))
     end
   end
+end)
+
+-- libcurl quotes the URL of a proxy that it can't use.
+describe("the password of a proxy", function()
+  local SECRET = "5ec4e7c0ffee"
+  local PROXIES = {
+    "http://user:" .. SECRET .. "@proxy.example.com:99999999",
+    "user:" .. SECRET .. "@proxy.example.com:99999999",
+    "nothing://user:" .. SECRET .. "@proxy.example.com:1",
+    "http://user:" .. SECRET .. "@" .. SECRET .. "@proxy.example.com:99999999",
+    "http://user:a'b/" .. SECRET .. "@proxy.example.com:99999999",
+    "user:" .. SECRET .. "://" .. SECRET .. "@proxy.example.com:99999999",
+    "http://user:" .. SECRET .. "@127.0.0.1:1",
+    "http://user:" .. SECRET:rep(40) .. "@proxy.example.com:99999999", -- longer than libcurl's message can be
+  }
+  local PRINT = [[
+    local e2b = require("e2b")
+    local options = { api_key = "e2b_" .. ("a"):rep(40), api_url = "https://api.e2b.example", retries = 0,
+      request_timeout = 5, proxy = arg[1] }
+    local made, client, refusal = pcall(e2b.client, options)
+    if not made or not client then return print("refused", client, refusal) end
+    local sandbox, message, err = client.Sandbox.get_info("x")
+    print(sandbox, message, tostring(err))
+    for name, value in pairs(err) do print(name, value) end
+  ]]
+
+  for i, proxy in ipairs(PROXIES) do
+    it("doesn't show when it is an option (" .. i .. ")", function()
+      local result = support.run(PRINT, { args = { proxy } })
+      assert.equal(0, result.code, result.err)
+      assert.is_truthy(result.out:find("^nil") or result.out:find("^refused"), result.out)
+      support.assert_no_secret({ SECRET }, result.out, result.err)
+      -- and whatever the client lets through
+      local target = exchange.target("http://127.0.0.1:1", { proxy = proxy })
+      support.assert_no_secret({ SECRET }, exchange.fail(exchange.raw(target, "/")))
+    end)
+
+    it("doesn't show when it is in the environment (" .. i .. ")", function()
+      local result = support.run(PRINT, { env = { https_proxy = proxy } })
+      assert.equal(0, result.code, result.err)
+      assert.is_truthy(result.out:find("^nil\t"), result.out)
+      support.assert_no_secret({ SECRET }, result.out, result.err)
+    end)
+  end
+
+  it("leaves the host to be read", function()
+    local result = support.run(PRINT, { env = { https_proxy = PROXIES[3] } })
+    assert.is_truthy(result.out:find("nothing://***@proxy.example.com:1", 1, true), result.out)
+  end)
 end)
 
 describe("what a program prints", function()
