@@ -96,7 +96,6 @@ void e2b_error_body(lua_State *L, int facts, const char *body, size_t len)
     size_t first = skip_blanks(body, len);
 
     luaL_checkstack(L, 10, "error body");
-    facts = lua_absindex(L, facts);
     if (first == len || body[first] != '{' || len > MAX_ERROR_BODY)
         return;
     if (e2b_json_parse(L, body, len) && lua_type(L, -1) == LUA_TTABLE) {

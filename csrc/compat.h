@@ -33,12 +33,6 @@ install curl) or point CURL_CFLAGS at them"
 
 #define lua_rawlen lua_objlen
 
-#define lua_absindex e2b_compat_absindex
-static E2B_UNUSED int e2b_compat_absindex(lua_State *L, int index)
-{
-    return index > 0 || index <= LUA_REGISTRYINDEX ? index : lua_gettop(L) + index + 1;
-}
-
 #undef luaL_setfuncs
 #define luaL_setfuncs e2b_compat_setfuncs
 static E2B_UNUSED void e2b_compat_setfuncs(lua_State *L, const luaL_Reg *list, int upvalues)
@@ -60,20 +54,6 @@ static E2B_UNUSED void e2b_compat_setmetatable(lua_State *L, const char *name)
 {
     luaL_getmetatable(L, name);
     lua_setmetatable(L, -2);
-}
-
-#undef luaL_testudata
-#define luaL_testudata e2b_compat_testudata
-static E2B_UNUSED void *e2b_compat_testudata(lua_State *L, int index, const char *name)
-{
-    void *data = lua_touserdata(L, index);
-    if (data == NULL || !lua_getmetatable(L, index))
-        return NULL;
-    luaL_getmetatable(L, name);
-    if (!lua_rawequal(L, -1, -2))
-        data = NULL;
-    lua_pop(L, 2);
-    return data;
 }
 
 #endif

@@ -53,7 +53,8 @@ int e2b_call_success(const e2b_call *call, long status);
 /* Turns the body of a successful answer into Lua values. body is not zero-terminated and may be NULL when len is 0. */
 int e2b_call_answer(lua_State *L, const e2b_call *call, long status, const char *body, size_t len);
 
-/* Sets message, error_code and has_body in the table at stack index facts from E2B's JSON error body, if it is one. */
+/* Sets message, error_code and has_body in the table at stack index facts (absolute) from E2B's JSON error body, if it
+ * is one. */
 void e2b_error_body(lua_State *L, int facts, const char *body, size_t len);
 
 /* Each adds its functions to the table on top of the stack and leaves the stack as it was; returns 0. */

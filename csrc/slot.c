@@ -39,6 +39,8 @@ int e2b_buffer_room(e2b_buffer *b, size_t extra)
         return 0;
     if (b->len > 0)
         memcpy(data, b->data + b->head, b->len);
+    if (b->len > 0)
+        e2b_wipe(b->data + b->head, b->len);
     free(b->data);
     b->data = data;
     b->head = 0;
