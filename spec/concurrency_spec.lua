@@ -140,7 +140,7 @@ describe("a cancelled task", function()
   end))
 
   it("leaves the others alone", failing.test(function(t)
-    local server = t:peer("conn:sleep(0.3) conn:respond(201, CREATED)")
+    local server = t:peer("conn:sleep(1) conn:respond(201, CREATED)")
     local client = t:client(server)
     local tasks = {}
     for i = 1, 10 do
