@@ -238,7 +238,7 @@ describe("paginator", function()
     })
   end
 
-  it("waits inside a for loop of a task on every Lua, and others go on meanwhile", function()
+  it("waits inside a for loop of a task on every Lua; where that can be suspended, others go on meanwhile", function()
     local order = {}
     local results, failed = tasks.all(function()
       local list = {}
@@ -260,8 +260,13 @@ describe("paginator", function()
     for i, what in ipairs(order) do
       if what == "item" then first_item = first_item or i end
     end
-    assert.is_true(first_item > 1, "the task beside ran first")
-    assert.equal("item", order[#order])
+    local beside = 0
+    for _, what in ipairs(order) do beside = beside + (what == "beside" and 1 or 0) end
+    assert.equal(4, beside)
+    if not compat.puc51 then
+      assert.is_true(first_item > 1, "the task beside ran first")
+      assert.equal("item", order[#order])
+    end
   end)
 
   it("suspends a task in next_items and all, on PUC 5.1 too", function()
