@@ -38,6 +38,7 @@ end
 ---@field debug boolean? everything on this machine, and create, connect and kill without a request (E2B_DEBUG)
 ---@field request_timeout number? seconds for a whole call (60); 0 = none
 ---@field connect_timeout number? seconds for DNS, TCP and TLS (10)
+---@field idle_timeout number? seconds between two bytes of an answer (60); 0 = none
 ---@field retries integer? extra attempts after a rate limit or a connection that could not be made (3); 0 = none
 ---@field headers table<string, string>? sent with every request to the API
 ---@field api_headers table<string, string>? likewise; wins over `headers`
