@@ -27,7 +27,7 @@ local M = {}
 ---@field network table? as in create; without the password of an egress proxy
 ---@field lifecycle { on_timeout: string, auto_resume: boolean }?
 ---@field volume_mounts { name: string, path: string }[]?
----@field extra table? fields this version doesn't know, under the service's names
+---@field extra table? fields this version doesn't know or finds of another type, under the service's names
 
 ---@class e2b.CallOptions options of every call that goes to the service
 ---@field request_timeout number? seconds for the whole call with all its attempts and waits; 0 = none

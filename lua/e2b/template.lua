@@ -26,7 +26,7 @@ local raise = options.raise
 ---@field last_spawned_at integer? seconds since the epoch
 ---@field spawn_count integer?
 ---@field build_count integer?
----@field extra table? fields this version doesn't know, under the service's names
+---@field extra table? fields this version doesn't know or finds of another type, under the service's names
 
 local function name_of(template)
   local names = template.names
