@@ -30,6 +30,7 @@ end
 
 local function seconds(value)
   if value == nil then return "the time given" end
+  value = math.floor(value * 1000 + 0.5) / 1000 -- what is left of a deadline is never round
   return (value < 100 and "%.3g s" or "%.0f s"):format(value)
 end
 
