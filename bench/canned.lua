@@ -13,7 +13,7 @@ local detail = [[{"alias":"base","allowInternetAccess":null,"clientID":"6532622b
   .. [["envdAccessToken":"0b1f5e0c3a7d4f27b9d86e1c2a5f4e3d7c6b5a49","envdVersion":"0.4.2",]]
   .. [["lifecycle":{"autoResume":false,"onTimeout":"kill"},"memoryMB":1024,]]
   .. [["metadata":{"job":"nightly-41","owner":"team-blue","purpose":"code interpreter session of the evaluation run"},]]
-  .. [["network":{"allowOut":["10.0.0.0/8","pypi.org"],"allowPublicTraffic":true,"denyOut":["0.0.0.0/0"]},]]
+  .. [["network":{"allowOut":["10.0.0.0/8","x.example"],"allowPublicTraffic":true,"denyOut":["0.0.0.0/0"]},]]
   .. [["sandboxID":"ibench0000000000000001","startedAt":"2026-08-21T10:12:06.478134Z","state":"running",]]
   .. [["templateID":"rki5dems9wqfm4r03t7g","volumeMounts":[]}]]
 
