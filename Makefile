@@ -103,7 +103,7 @@ server: ready-demo ## the local server in the foreground (ARGS="--port 3000" are
 	@$(IN_TREE) $(LUA) bin/e2b-server $(ARGS)
 
 # Exit status 3 of deps: only a Lua is missing; bin/test fails by its name then.
-test: ## the specs on every Lua (LUAS="5.4 luajit" narrows it, so does SPEC=spec/x_spec.lua; JOBS=2: two at a time)
+test: ## the specs on every Lua (LUAS="5.4 luajit" narrows it, so does SPEC=spec/x_spec.lua; JOBS=2: two Luas at a time)
 	@$(if $(filter no,$(DEPS)),:,bin/deps test $(LUAS) || test $$? -eq 3)
 	@LUAS='$(LUAS)' JOBS='$(JOBS)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/test
 
@@ -112,10 +112,10 @@ lint: ready-lint ## luacheck, gcc and clang with warnings as errors, clang-tidy,
 
 # The sanitizers watch PUC Lua: LuaJIT's own allocator would hide what they look for.
 asan: ready-asan ## the specs under AddressSanitizer, LeakSanitizer and UBSan
-	@LUAS='$(LUA_VERSION)' JOBS='$(JOBS)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize asan
+	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize asan
 
 valgrind: ready-valgrind ## the specs under valgrind's memcheck
-	@LUAS='$(LUA_VERSION)' JOBS='$(JOBS)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize valgrind
+	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize valgrind
 
 oom: ready-oom ## the specs of the core with the n-th allocation failing, n rising until they pass
 	@LUAS='$(LUA_VERSION)' MAKE='$(MAKE)' bin/sanitize oom

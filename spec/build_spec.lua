@@ -203,16 +203,6 @@ describe("bin/test", function()
     end
   end)
 
-  it("shares the files of a single Lua out among JOBS", function()
-    for i = 1, 3 do spec("good" .. i, "it('one', function() end)") end
-    spec("bad", "it('one', function() error('x') end)")
-    local output, code, last = run("JOBS=2")
-    assert.equal("3 passed, 1 failed", last, output)
-    assert.not_equal(0, code)
-    local output_of_many = run("JOBS=8")
-    assert.truthy(output_of_many:find("\n3 passed, 1 failed\n", 1, true), output_of_many)
-  end)
-
   it("keeps the caller's account and proxies away from the specs", function()
     spec("env", [[it('is clean', function()
       for _, name in ipairs({ 'E2B_API_KEY', 'E2B_API_URL', 'E2B_DOMAIN', 'https_proxy', 'HTTP_PROXY' }) do
