@@ -20,6 +20,8 @@ LUA_CFLAGS  ?= $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(or $(shell bin/find-lua --cf
 NO_HEADERS   = $(error no headers of Lua $(LUA_VERSION) found: make deps installs them, LUA_INCDIR= names their folder)
 CURL_CFLAGS ?= $(shell pkg-config --cflags libcurl 2>/dev/null || curl-config --cflags 2>/dev/null)
 CURL_LIBS   ?= $(shell pkg-config --libs libcurl 2>/dev/null || curl-config --libs 2>/dev/null || echo -lcurl)
+ZLIB_CFLAGS ?= $(shell pkg-config --cflags zlib 2>/dev/null)
+ZLIB_LIBS   ?= $(shell pkg-config --libs zlib 2>/dev/null || echo -lz)
 
 # liblua is never linked: the interpreter that loads the module brings it.
 ifeq ($(shell uname -s),Darwin)
@@ -38,37 +40,47 @@ BUILD       := build/$(LUA_VERSION)
 endif
 # The user's CFLAGS and LDFLAGS come last, so that they win.
 COMPILE      = $(CC) -O2 -fPIC -std=c99 -D_GNU_SOURCE $(WARNINGS) \
-               $(strip $(LUA_CFLAGS) $(CURL_CFLAGS) $(CPPFLAGS) $(CFLAGS))
+               $(strip -Icsrc $(LUA_CFLAGS) $(CURL_CFLAGS) $(ZLIB_CFLAGS) $(CPPFLAGS) $(CFLAGS))
 LINK         = $(CC) $(LIBFLAG) $(strip $(CFLAGS) $(LDFLAGS))
 
 SOURCES     := $(wildcard csrc/*.c)
 OBJECTS     := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 CORE        := $(BUILD)/e2b/core.so
+# What the local server needs of the system: a module of its own, which the library never loads.
+NATIVE_SOURCES := $(wildcard csrc/server/*.c)
+NATIVE_OBJECTS := $(NATIVE_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
+NATIVE      := $(BUILD)/e2b/server/native.so
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: all build FORCE
 
 all: build
-build: $(CORE)
+build: $(CORE) $(NATIVE)
 
 $(CORE): $(OBJECTS) $(BUILD)/obj/flags
 	@mkdir -p $(@D)
-	$(LINK) -o $@.new $(OBJECTS) $(CURL_LIBS)
+	$(LINK) -o $@.new $(OBJECTS) $(CURL_LIBS) $(ZLIB_LIBS)
+	@mv -f $@.new $@
+
+$(NATIVE): $(NATIVE_OBJECTS) $(BUILD)/obj/flags
+	@mkdir -p $(@D)
+	$(LINK) -o $@.new $(NATIVE_OBJECTS) $(ZLIB_LIBS)
 	@mv -f $@.new $@
 
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/obj/flags
+	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
 
 # Holds the commands that built this folder; other flags, another compiler or another Lua build it anew.
 $(BUILD)/obj/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) | $(SOURCES))' > $@.new
+	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) $(ZLIB_LIBS) | $(SOURCES) $(NATIVE_SOURCES))' > $@.new
 	@if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
 
 FORCE:
 
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(NATIVE_OBJECTS:.o=.d)
 
 
 
@@ -139,8 +151,9 @@ install: build ## into PREFIX (/usr/local), for one LUA_VERSION; DESTDIR in fron
 	@for file in $(LUA_FILES:lua/%=%); do \
 		$(INSTALL) -d "$(AT_LUADIR)/$$(dirname $$file)" && \
 		$(INSTALL) -m 644 "lua/$$file" "$(AT_LUADIR)/$$file" || exit 1; done
-	$(INSTALL) -d "$(AT_LIBDIR)/e2b" "$(AT_BINDIR)"
+	$(INSTALL) -d "$(AT_LIBDIR)/e2b/server" "$(AT_BINDIR)"
 	$(INSTALL) -m 755 $(CORE) "$(AT_LIBDIR)/e2b/core.so"
+	$(INSTALL) -m 755 $(NATIVE) "$(AT_LIBDIR)/e2b/server/native.so"
 	@{ printf '#!%s\n' '$(LUA)'; \
 		printf 'package.path = "%s/?.lua;%s/?/init.lua;" .. package.path\n' '$(INST_LUADIR)' '$(INST_LUADIR)'; \
 		printf 'package.cpath = "%s/?.so;" .. package.cpath\n' '$(INST_LIBDIR)'; \

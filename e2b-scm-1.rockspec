@@ -26,6 +26,7 @@ dependencies = {
 -- curl/curl.h fails where it is installed. csrc says what to install when it really is missing.
 external_dependencies = {
   CURL = { library = "curl" },
+  ZLIB = { library = "z" },
 }
 
 build = {
@@ -129,9 +130,9 @@ build = {
         "csrc/url.c",
       },
       defines = { "_GNU_SOURCE" },
-      incdirs = { "$(CURL_INCDIR)" },
-      libdirs = { "$(CURL_LIBDIR)" },
-      libraries = { "curl" },
+      incdirs = { "$(CURL_INCDIR)", "$(ZLIB_INCDIR)" },
+      libdirs = { "$(CURL_LIBDIR)", "$(ZLIB_LIBDIR)" },
+      libraries = { "curl", "z" },
     },
   },
   install = {
