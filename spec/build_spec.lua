@@ -58,20 +58,20 @@ exec cc "$@" -fsyntax-only
     succeeds("chmod +x " .. quote(quick))
     local function compiled(flags)
       local output, files = succeeds(make .. "-s BUILD=build/quick CC=" .. quote(quick) .. " CFLAGS=" .. flags), {}
-      for name in output:gmatch("compiled csrc/([%w_]+)%.c") do files[#files + 1] = name end
+      for name in output:gmatch("compiled csrc/([%w_/]+)%.c") do files[#files + 1] = name end
       table.sort(files)
       return files
     end
     local function includers(header)
       local files = {}
-      local output = succeeds("cd " .. quote(tree) .. " && grep -l " .. header .. " build/quick/obj/*.d")
-      for name in output:gmatch("([%w_]+)%.d\n") do files[#files + 1] = name end
+      local output = succeeds("cd " .. quote(tree) .. " && grep -lw " .. header .. " build/quick/obj/*.d build/quick/obj/server/*.d")
+      for name in output:gmatch("obj/([%w_/]+)%.d\n") do files[#files + 1] = name end
       table.sort(files)
       return files
     end
 
     local all = compiled("-O0")
-    local _, sources = succeeds("ls " .. quote(tree) .. "/csrc/*.c"):gsub("\n", "")
+    local _, sources = succeeds("find " .. quote(tree) .. "/csrc -name '*.c'"):gsub("\n", "")
     assert.equal(sources, #all)
     assert.same({}, compiled("-O0"))
 
@@ -85,12 +85,15 @@ exec cc "$@" -fsyntax-only
     assert.same({}, compiled("-O1"))
   end)
 
-  it("exports luaopen_e2b_core and nothing else, and doesn't link a Lua", function()
-    local core = quote(tree .. "/build/" .. lua_version .. "/e2b/core.so")
-    assert.equal("luaopen_e2b_core\n", (succeeds("nm -D --defined-only " .. core .. " | awk '{ print $3 }'")))
-    local needed = succeeds("objdump -p " .. core .. " | grep NEEDED")
-    assert.truthy(needed:find("libcurl", 1, true), needed)
-    assert.is_nil(needed:find("lua", 1, true), needed)
+  it("exports luaopen_ and nothing else, and doesn't link a Lua", function()
+    for module, library in pairs({ core = "libcurl", ["server/native"] = "libz" }) do
+      local file = quote(tree .. "/build/" .. lua_version .. "/e2b/" .. module .. ".so")
+      assert.equal("luaopen_e2b_" .. module:gsub("/", "_") .. "\n",
+        (succeeds("nm -D --defined-only " .. file .. " | awk '{ print $3 }'")))
+      local needed = succeeds("objdump -p " .. file .. " | grep NEEDED")
+      assert.truthy(needed:find(library, 1, true), needed)
+      assert.is_nil(needed:find("lua", 1, true), needed)
+    end
   end)
 
   it("takes CC, LUA_INCDIR, CURL_CFLAGS and CURL_LIBS as they are given", function()

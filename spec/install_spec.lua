@@ -32,6 +32,7 @@ describe("make install", function()
       expected[#expected + 1] = "./opt/x/share/lua/" .. abi .. "/" .. file
     end
     expected[#expected + 1] = "./opt/x/lib/lua/" .. abi .. "/e2b/core.so"
+    expected[#expected + 1] = "./opt/x/lib/lua/" .. abi .. "/e2b/server/native.so"
     expected[#expected + 1] = "./opt/x/bin/e2b-server"
     table.sort(expected)
     local found = {}
