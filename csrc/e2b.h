@@ -62,6 +62,7 @@ int e2b_json_open(lua_State *L);    /* json_decode json_encode; the private lua-
 int e2b_calls_open(lua_State *L);   /* calls */
 int e2b_timefmt_open(lua_State *L); /* time_parse time_format */
 int e2b_url_open(lua_State *L);     /* escape */
+int e2b_terminal_open(lua_State *L); /* terminal */
 
 /* ---- The engine: module.c target.c transfer.c engine.c poller.c stream.c (structs in engine.h) ---- */
 

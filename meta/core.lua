@@ -226,4 +226,49 @@ function transfer:progress() end
 ---@return string|nil request_id X-E2B-Trace-ID
 function transfer:result() end
 
+--- This process's terminal (csrc/terminal.c). Collected or closed, it puts the terminal back as it was.
+---@class e2b.core.terminal
+local terminal = {}
+
+--- A terminal to read from and write to. Neither ever blocks; other users of the descriptors don't notice.
+---@param input integer descriptor
+---@param output integer descriptor
+---@return e2b.core.terminal|nil terminal
+---@return string|nil message one of them is no terminal
+function core.terminal(input, output) end
+
+--- How large it is; 80 and 24 where it doesn't say.
+---@return integer columns
+---@return integer rows
+function terminal:size() end
+
+--- Every key arrives as it is typed and nothing is echoed. A guard process puts the terminal back should this process
+--- end without having done so, by SIGKILL for example; it is not there any more after restore() and close().
+---@return true|nil ok
+---@return string|nil message
+function terminal:raw() end
+
+--- Puts it back as it was before raw().
+---@return true|nil ok
+---@return string|nil message
+function terminal:restore() end
+
+--- What was typed so far.
+---@return string|false|nil bytes false: nothing; nil: it is gone
+function terminal:read() end
+
+--- Writes what there is room for, and waits up to 20 ms for some.
+---@param bytes string
+---@param skip? integer bytes at the beginning that were taken before
+---@return integer|nil taken
+---@return string|nil message
+function terminal:write(bytes, skip) end
+
+--- What to wait on for input.
+---@return integer fd
+function terminal:fd() end
+
+--- Restores, and gives its descriptors back. Idempotent.
+function terminal:close() end
+
 return core
