@@ -29,6 +29,9 @@ local ok, message = e2b.with(options, function(sandbox)
   assert(sandbox:resume({ timeout = 120 }))
   print(sandbox)
 
+  print("\nRun a command in it")
+  io.write(assert(sandbox.commands:run("echo \"$(whoami) on $(uname -sm), $(nproc) CPUs\"", { check = true })).stdout)
+
   print("\nKill Sandbox")
   assert(sandbox:kill())
   print(sandbox)

@@ -1,0 +1,17 @@
+-- Serves a web page from a sandbox and fetches it from here, through the host name of its port.
+local e2b = require("e2b")
+
+local page, message = e2b.with({ template = "base", timeout = 120 }, function(sandbox)
+  assert(sandbox.files:write("/home/user/site/index.html", "<h1>Hello from the sandbox</h1>\n"))
+  assert(sandbox.commands:start({ "python3", "-m", "http.server", "3000", "--directory", "/home/user/site" }))
+  local host = sandbox:get_host(3000)
+  print("https://" .. host)
+  -- A service of one's own (E2B_SANDBOX_URL) knows sandboxes by the Host header.
+  local url = os.getenv("E2B_SANDBOX_URL") or "https://" .. host
+  local curl = io.popen(("curl -sS --retry 10 --retry-all-errors --retry-delay 1 -H 'Host: %s' '%s'"):format(host, url))
+  local text = curl:read("*a")
+  curl:close()
+  return text
+end)
+if not page then error(message, 0) end
+io.write(page)
