@@ -63,6 +63,10 @@ int e2b_calls_open(lua_State *L);   /* calls */
 int e2b_timefmt_open(lua_State *L); /* time_parse time_format */
 int e2b_url_open(lua_State *L);     /* escape */
 int e2b_terminal_open(lua_State *L); /* terminal */
+int e2b_file_open(lua_State *L);    /* file_open file_temp */
+int e2b_local_open(lua_State *L);   /* fs_list fs_stat fs_mkdir fs_symlink fs_touch fs_remove */
+int e2b_sha256_open(lua_State *L);  /* sha256 */
+int e2b_deflate_open(lua_State *L); /* deflate */
 
 /* ---- The engine: module.c target.c transfer.c engine.c poller.c stream.c (structs in engine.h) ---- */
 

@@ -271,4 +271,136 @@ function terminal:fd() end
 --- Restores, and gives its descriptors back. Idempotent.
 function terminal:close() end
 
+-- Local files (csrc/file.c, csrc/local.c). Everything is opened close-on-exec. What fails answers nil, a sentence that
+-- names the path, and the errno; a path with a NUL byte is refused (EINVAL).
+
+--- A local file that is read, or a temporary one that is written and then takes the place of its target. One that is
+--- closed or collected before commit() is removed. Using it after close() or commit() raises.
+---@class e2b.core.file
+local file = {}
+
+--- Opens for reading. Regular files and fifos only (a fifo: waits until there is something); a link is followed.
+---@param path string
+---@return e2b.core.file|nil file
+---@return string|nil message
+---@return integer|nil errno EISDIR for a directory, EINVAL for a device or a socket
+function core.file_open(path) end
+
+--- Makes a new file in the folder of `path`, with a name of its own and mode 0600. When `path` is a link, what it
+--- points to is going to be replaced; what isn't a regular file, or may not be written, is refused.
+---@param path string
+---@return e2b.core.file|nil file
+---@return string|nil message
+---@return integer|nil errno
+function core.file_temp(path) end
+
+--- The descriptor: a transfer's sink or source. The file keeps it and closes it.
+---@return integer fd
+function file:fd() end
+
+--- How long it is now.
+---@return integer|nil bytes nil: a fifo
+function file:size() end
+
+--- Some bytes from where the last read ended.
+---@param n? integer at most so many (65536); more than 1 MiB is never read at once
+---@return string|nil bytes nil without a message: the end
+---@return string|nil message
+---@return integer|nil errno
+function file:read(n) end
+
+--- Writes all of it.
+---@param bytes string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno ENOSPC on a full disk
+function file:write(bytes) end
+
+--- Renames it over its target, which is either the old file or the new one at any moment. Nothing is synced to disk.
+--- Closed afterwards; removed when it failed.
+---@param mode? integer permission bits; nil: the replaced file's (with its owner), for a new one what the umask leaves
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function file:commit(mode) end
+
+--- Idempotent. Removes what was not committed.
+function file:close() end
+
+--- The names in a directory, in the order of their bytes.
+---@param dir string
+---@return string[]|nil names without "." and ".."
+---@return string|nil message
+---@return integer|nil errno
+function core.fs_list(dir) end
+
+---@class e2b.core.fs_stat
+---@field type "file"|"dir"|"symlink"|"other"
+---@field size integer bytes
+---@field mode integer permission bits with set-id and sticky, 0 to 4095
+---@field mtime integer seconds since the epoch, rounded down
+---@field target? string what a symlink holds
+
+--- What is there under this path.
+---@param path string
+---@param follow? boolean ask about what a link points to
+---@return e2b.core.fs_stat|nil entry
+---@return string|nil message
+---@return integer|nil errno ENOENT when there is nothing
+function core.fs_stat(path, follow) end
+
+--- Makes one directory.
+---@param path string
+---@param mode? integer permission bits, less the umask (511, 0777)
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno EEXIST when there is something
+function core.fs_mkdir(path, mode) end
+
+--- Makes a symbolic link.
+---@param target string what it holds; need not exist
+---@param path string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function core.fs_symlink(target, path) end
+
+--- Sets permission bits and time of modification. A link itself is meant, and it has no mode.
+---@param path string
+---@param mode? integer nil: left as it is
+---@param mtime? number seconds since the epoch; nil: left as it is
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function core.fs_touch(path, mode, mtime) end
+
+--- Removes a file, a link or an empty directory.
+---@param path string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function core.fs_remove(path) end
+
+-- Digests and compression (csrc/sha256.c, csrc/deflate.c).
+
+--- SHA-256.
+---@param bytes string
+---@return string digest 32 bytes
+function core.sha256(bytes) end
+
+--- Makes a gzip stream out of pieces.
+---@class e2b.core.deflate
+local deflate = {}
+
+--- A new gzip stream.
+---@param level? integer 0 to 9; nil: zlib's usual
+---@return e2b.core.deflate
+function core.deflate(level) end
+
+--- Takes the next piece.
+---@param bytes string
+---@param finish? "finish" it was the last one: writing again raises
+---@return string compressed "" while zlib keeps it back
+function deflate:write(bytes, finish) end
+
 return core

@@ -1,0 +1,82 @@
+/* SHA-256 (FIPS 180-4) of a string, for the signatures of file URLs. */
+#include "e2b.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 64
+
+static uint32_t rotate(uint32_t x, int n)
+{
+    return x >> n | x << (32 - n);
+}
+
+static void take_block(uint32_t state[8], const unsigned char *p)
+{
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+    };
+    uint32_t w[64], s[8];
+    int i;
+    for (i = 0; i < 16; i++, p += 4)
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (; i < 64; i++) {
+        uint32_t a = w[i - 15], b = w[i - 2];
+        w[i] = w[i - 16] + w[i - 7] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3)
+               + (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
+    }
+    memcpy(s, state, sizeof s);
+    for (i = 0; i < 64; i++) {
+        uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
+        uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
+        uint32_t one = s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) + choice + k[i] + w[i];
+        uint32_t two = (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) + majority;
+        memmove(s + 1, s, 7 * sizeof *s);
+        s[4] += one;
+        s[0] = one + two;
+    }
+    for (i = 0; i < 8; i++)
+        state[i] += s[i];
+}
+
+/* core.sha256(bytes) -> 32 bytes */
+static int sha256(lua_State *L)
+{
+    uint32_t state[8] = {
+        0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+    };
+    unsigned char tail[2 * BLOCK], digest[32];
+    size_t len, left, size;
+    const unsigned char *data = (const unsigned char *)luaL_checklstring(L, 1, &len);
+    uint64_t bits = (uint64_t)len * 8;
+    int i;
+    for (left = len; left >= BLOCK; left -= BLOCK, data += BLOCK)
+        take_block(state, data);
+    memset(tail, 0, sizeof tail);
+    memcpy(tail, data, left);
+    tail[left] = 0x80;
+    size = left < BLOCK - 8 ? BLOCK : 2 * BLOCK;
+    for (i = 0; i < 8; i++)
+        tail[size - 1 - (size_t)i] = (unsigned char)(bits >> (8 * i));
+    take_block(state, tail);
+    if (size > BLOCK)
+        take_block(state, tail + BLOCK);
+    for (i = 0; i < 32; i++)
+        digest[i] = (unsigned char)(state[i / 4] >> (24 - 8 * (i % 4)));
+    lua_pushlstring(L, (const char *)digest, sizeof digest);
+    return 1;
+}
+
+int e2b_sha256_open(lua_State *L)
+{
+    static const luaL_Reg functions[] = { { "sha256", sha256 }, { NULL, NULL } };
+    luaL_setfuncs(L, functions, 0);
+    return 0;
+}
