@@ -1,243 +1,337 @@
---- HTTP/1.1 on lua-http: reads requests within bounds, writes replies.
+--- An HTTP/1.1 server: reads requests within bounds, writes replies. TCP or a Unix socket.
+--
+-- A request is `{ method, path, query_string, headers (names in lower case, first value), fields (name, value, …, all
+-- of them as they came), version, body, connection, gone() }`. With the option `stream`, `body` is a function instead:
+--
+-- - `request.read()`: the next piece of the body; nil at its end; nil and a message when the client is gone or lied
+-- - `request.body()`: all of it; nil and a reply that refuses it, or nil alone when the client is gone
+-- - `request.on_gone()`: a condition that is signalled when the client closes while it waits for its answer
+--
+-- A reply is `{ status, headers, body }` (e2b.server.reply), or has instead of a body
+--
+-- - `stream = function(write)`: `write(piece)` answers nil once the client is gone; chunked, unless `length` is given
+-- - `takeover = function(wire)`: the connection after the head; it is closed afterwards
+-- - `exchange = function(wire, request)`: writes its own head too; true as result keeps the connection
+-- - `drop = true`: the connection is cut
 -- @module e2b.server.http
 
 local ce = require("cqueues.errno")
-local monotime = require("cqueues").monotime
-local new_headers = require("http.headers").new
-local h1_connection = require("http.h1_connection")
-local http_server = require("http.server")
+local cqueues = require("cqueues")
+local condition = require("cqueues.condition")
+local cs = require("cqueues.socket")
 local http_util = require("http.util")
+local reasons = require("http.h1_reason_phrases")
 local reply = require("e2b.server.reply")
+local wire = require("e2b.server.wire")
 
 local http = {}
 
+local monotime = cqueues.monotime
+
 local MAX_BODY = 16 * 1024 * 1024
-local MAX_HEADERS = 1024 * 1024 -- bytes of one line, and of all header lines together
-local READ_TIMEOUT = 10 -- seconds for headers and body
+local READ_TIMEOUT = 10 -- seconds for a head, or for a body that is read as a whole
 local WRITE_TIMEOUT = 70
+local IDLE_TIMEOUT = 640 -- seconds between two pieces of a streamed body, either way
 local LINGER = 2 -- seconds a refused client may go on sending
+local SMALL_REST = 256 * 1024 -- an unread rest of a body that is read rather than cut off
 
--- lua-http trusts the peer with the size of lines, headers and chunks. Replaces what reads them on this one connection.
-local function bound(connection)
-  connection:setmaxline(MAX_HEADERS)
-  local methods = h1_connection.methods
-  local header_bytes = 0
+-- ---------------------------------------------------------------- the request
 
-  function connection.read_request_line(self, timeout)
-    header_bytes = 0
-    return methods.read_request_line(self, timeout)
-  end
-
-  function connection.read_header(self, timeout)
-    local key, value, errno = methods.read_header(self, timeout)
-    if key then
-      header_bytes = header_bytes + #key + #value
-      if header_bytes > MAX_HEADERS then return nil, ce.strerror(ce.E2BIG), ce.E2BIG end
-    end
-    return key, value, errno
-  end
-
-  function connection.read_body_chunk(self, timeout)
-    -- The original waits until a whole chunk is there: look at its size first.
-    local line, err, errno = self.socket:xread("*L", timeout)
-    if line == nil then return nil, err, errno end
-    local size = line:match("^(%x+)")
-    if size and (#size > 8 or tonumber(size, 16) > MAX_BODY) then
-      return nil, ce.strerror(ce.E2BIG), ce.E2BIG
-    end
-    local ok, unget_errno = self.socket:unget(line)
-    if not ok then return nil, ce.strerror(unget_errno), unget_errno end
-    return methods.read_body_chunk(self, timeout)
-  end
-
-  function connection.write_header(self, key, value, timeout)
-    -- lua-http adds a length to every answer without a body; a 204 has none.
-    if self.without_length and key == "content-length" then return true end
-    return methods.write_header(self, key, value, timeout)
-  end
+local function status_line(version, status)
+  return string.format("HTTP/%.1f %d %s", version, status, reasons[tostring(status)])
 end
 
-local TEXT = { [400] = "Bad Request", [431] = "Request Header Fields Too Large" }
-
--- Before the request line is read there is no stream state to answer through.
-local function refuse_raw(socket, status)
-  local text = status .. " " .. TEXT[status]
-  socket:clearerr()
-  socket:xwrite(string.format("HTTP/1.1 %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
-    .. "connection: close\r\n\r\n%s", text, #text, text), "n", 1)
+local function refusal_of(problem)
+  if problem == "too_large" then return reply.failure(413, "request too large") end
+  if problem == ce.ETIMEDOUT then return reply.failure(408, "request timeout") end
+  if problem == "malformed" then return reply.failure(400, "malformed request body") end
 end
 
--- Ends the connection under a stream whose request was not read to its end. lua-http would go on reading it, in some
--- cases for ever. What the client still sends is thrown away for a while: closing at once would reset the connection,
--- and the answer might be lost with it.
-local function abandon(stream, answered)
-  local socket = stream.connection.socket
-  if socket and answered then
-    socket:shutdown("w")
-    socket:clearerr()
-    local deadline, left = monotime() + LINGER, MAX_BODY
-    while left > 0 do
-      local chunk = socket:xread(-65536, "b", math.max(deadline - monotime(), 0))
-      if not chunk or chunk == "" then break end
-      left = left - #chunk
+local function add_body(connection, head, request, kind, length)
+  local pull, left = connection:body(kind, length)
+  local asked = (request.headers.expect or ""):lower() ~= "100-continue" or head.version == 1.0
+  local failed
+  local function piece(timeout, most)
+    if failed then return nil, failed end
+    if not asked then
+      asked = true
+      connection:write("HTTP/1.1 100 Continue\r\n\r\n", WRITE_TIMEOUT)
+    end
+    local data, problem = pull(timeout, most)
+    failed = problem
+    return data, problem
+  end
+
+  request.left = function()
+    -- A client that was never asked for its body does not send it, but might.
+    return not asked and math.huge or left()
+  end
+
+  request.read = function()
+    local data, problem = piece(IDLE_TIMEOUT)
+    if problem then return nil, type(problem) == "number" and ce.strerror(problem) or problem end
+    return data
+  end
+
+  request.body = function(deadline)
+    deadline = deadline or monotime() + READ_TIMEOUT
+    if length and length > MAX_BODY then return nil, reply.failure(413, "request too large") end
+    local parts, size = {}, 0
+    while true do
+      local data, problem = piece(math.max(deadline - monotime(), 0), MAX_BODY - size)
+      if problem then return nil, refusal_of(problem) end
+      if not data then return table.concat(parts) end
+      size = size + #data
+      if size > MAX_BODY then return nil, reply.failure(413, "request too large") end
+      parts[#parts + 1] = data
     end
   end
-  -- A connection that keeps its dead socket would be polled for ever: take it away.
-  stream.connection:take_socket()
-  if socket then
-    socket:shutdown("rw")
-    socket:close()
-  end
 end
 
-local function write(stream, answer, method, closing)
-  local headers = new_headers()
-  headers:append(":status", tostring(answer.status))
-  local body = answer.body or ""
-  local typed = false
-  for i = 1, #answer.headers, 2 do
-    typed = typed or answer.headers[i] == "content-type"
-    headers:append(answer.headers[i], answer.headers[i + 1])
-  end
-  local bodiless = answer.status == 204 or answer.status == 304 or method == "HEAD"
-  if body ~= "" and not typed then headers:append("content-type", "application/json; charset=utf-8") end
-  if closing then headers:append("connection", "close") end
-  stream.connection.without_length = answer.status == 204
-  if bodiless or body == "" then
-    return stream:write_headers(headers, true, WRITE_TIMEOUT)
-  end
-  headers:append("content-length", tostring(#body))
-  if stream:write_headers(headers, false, WRITE_TIMEOUT) then
-    stream:write_chunk(body, true, WRITE_TIMEOUT)
-  end
-end
-
--- Reads the body; second result: a reply that refuses it.
-local function read_body(stream, headers, deadline)
-  local length = headers["content-length"]
-  if length and not headers["transfer-encoding"] then
-    if not length:find("^%d+$") then return nil, reply.failure(400, "invalid content-length") end
-    if #length > 15 or tonumber(length) > MAX_BODY then return nil, reply.failure(413, "request too large") end
-  end
-  if (headers.expect or ""):lower() == "100-continue" then stream:write_continue(deadline - monotime()) end
-  local parts, size = {}, 0
-  while true do
-    local chunk, err, errno = stream:get_next_chunk(math.max(deadline - monotime(), 0))
-    if chunk == nil then
-      if err == nil then
-        -- lua-http reports a body that was cut short like one that has ended, but stays open for more.
-        if stream.state == "open" then return nil, nil end
-        return table.concat(parts)
+-- Waits beside the handler for the client to close. Bytes of a next request end the waiting: they hide the close.
+local function watch(connection, request, ended)
+  local gone = condition.new()
+  local socket = connection.socket
+  cqueues.running():wrap(function()
+    while not request.ended and connection.socket == socket do
+      if connection:gone() then
+        gone:signal()
+        return
       end
-      if errno == ce.E2BIG then return nil, reply.failure(413, "request too large") end
-      if errno == ce.ETIMEDOUT then return nil, reply.failure(408, "request timeout") end
-      if errno == ce.EILSEQ then return nil, reply.failure(400, "malformed request body") end
-      return nil, nil -- the client is gone
+      if socket:pending() > 0 then return end
+      cqueues.poll({ pollfd = socket:pollfd(), events = "r" }, ended)
     end
-    size = size + #chunk
-    if size > MAX_BODY then return nil, reply.failure(413, "request too large") end
-    parts[#parts + 1] = chunk
-  end
+  end)
+  return gone
 end
 
-local function different(list)
-  for i = 2, list.n do
-    if list[i] ~= list[1] then return true end
+local function read_head(connection)
+  local head, problem, partial = connection:read_request(READ_TIMEOUT)
+  if not head then
+    if problem == "malformed" then return nil, reply.failure(400, "Bad Request"), partial end
+    if problem == "too_large" then return nil, reply.failure(431, "Request Header Fields Too Large"), partial end
+    return nil
   end
+  local headers, hosts = {}, 0
+  for i = 1, #head.fields, 2 do
+    local name = head.fields[i]:lower()
+    if name == "host" then hosts = hosts + 1 end
+    headers[name] = headers[name] or head.fields[i + 1]
+  end
+  local authority, rest = head.target:match("^https?://([^/?#]*)(.*)$")
+  headers[":authority"] = authority or headers.host
+  headers.host = nil
+  local target = rest or head.target
+  local path, query = target:match("^([^?#]*)%??([^#]*)")
+  head.request = {
+    method = head.method, path = path, query_string = query, headers = headers, fields = head.fields,
+    version = head.version,
+  }
+  if path:sub(1, 1) ~= "/" then return nil, reply.failure(400, "invalid request target"), head end
+  if hosts > 1 then return nil, reply.failure(400, "more than one Host"), head end
+  local kind, length = wire.framing(head)
+  if not kind then return nil, reply.failure(400, length), head end
+  return head, kind, length
+end
+
+-- ---------------------------------------------------------------- the reply
+
+local function head_of(head, answer, closing, more)
+  local fields, typed = {}, false
+  for i = 1, #answer.headers do fields[i] = answer.headers[i] end
+  for i = 1, #fields, 2 do typed = typed or fields[i] == "content-type" end
+  if answer.body and answer.body ~= "" and not typed then
+    fields[#fields + 1], fields[#fields + 2] = "content-type", "application/json; charset=utf-8"
+  end
+  for i = 1, #more do fields[#fields + 1] = more[i] end
+  if closing then
+    fields[#fields + 1], fields[#fields + 2] = "connection", "close"
+  elseif head.version == 1.0 then
+    fields[#fields + 1], fields[#fields + 2] = "connection", "keep-alive"
+  end
+  return wire.head(status_line(head.version, answer.status), fields)
+end
+
+local function write_stream(connection, head, answer, closing)
+  local length = answer.length
+  local chunked = not length and head.version == 1.1
+  closing = closing or (not length and not chunked)
+  local more = length and { "content-length", string.format("%d", length) }
+    or chunked and { "transfer-encoding", "chunked" } or {}
+  if not connection:write(head_of(head, answer, closing, more), WRITE_TIMEOUT) then return false end
+  if head.method == "HEAD" then return not closing end
+  local sent, gone = 0, false
+  local function write(piece)
+    if gone then return nil end
+    if piece == "" then return true end
+    sent = sent + #piece
+    if length and sent > length then error("more was written than the length says", 2) end
+    gone = not connection:write(chunked and wire.chunk(piece) or piece, IDLE_TIMEOUT)
+    return not gone or nil
+  end
+  local ok, raised = http_util.yieldable_pcall(answer.stream, write)
+  if not ok then
+    io.stderr:write("e2b-server: ", tostring(raised), "\n")
+    return false -- an answer that was cut must not look whole
+  end
+  if gone or (length and sent < length) then return false end
+  if chunked and not connection:write(wire.LAST_CHUNK, WRITE_TIMEOUT) then return false end
+  return not closing
+end
+
+-- Writes a reply; false when the connection cannot be used again.
+local function write(connection, head, answer, closing)
+  if answer.stream then return write_stream(connection, head, answer, closing) end
+  if answer.takeover then
+    if connection:write(head_of(head, answer, false, {}), WRITE_TIMEOUT) then answer.takeover(connection) end
+    return false
+  end
+  local body, more = answer.body or "", {}
+  if answer.status ~= 204 and answer.status ~= 304 and answer.status >= 200 then
+    more = { "content-length", string.format("%d", answer.length or #body) }
+  else
+    body = ""
+  end
+  if head.method == "HEAD" then body = "" end
+  local text = head_of(head, answer, closing, more)
+  return connection:write(text .. body, WRITE_TIMEOUT) and not closing
+end
+
+-- ---------------------------------------------------------------- connections
+
+local function refuse(connection, head, answer)
+  write(connection, head or { version = 1.1, method = "GET" }, answer, true)
+  connection:linger(LINGER, MAX_BODY)
   return false
 end
 
--- The headers could not be read: says why, as far as somebody may still listen.
-local function refuse_headers(stream, errno)
-  local socket = stream.connection.socket
-  local gone = errno == ce.ETIMEDOUT or errno == ce.EPIPE or errno == ce.ECONNRESET or not socket
-  if not gone then
-    local too_large = errno == ce.E2BIG or socket:pending() >= MAX_HEADERS
-    local status = too_large and 431 or 400
-    if stream.state == "idle" then
-      refuse_raw(socket, status)
-    else
-      write(stream, reply.failure(status, TEXT[status]), "GET", true)
-    end
-  end
-  abandon(stream, not gone)
+-- Reads what is left of a small body, so that the connection lives on; false when it must end.
+local function drain(request)
+  local left = request.left()
+  if left == 0 then return true end
+  if left and left > SMALL_REST then return false end
+  local deadline, bytes = monotime() + 1, 0
+  repeat
+    local piece, problem = request.read()
+    if problem then return false end
+    bytes = bytes + #(piece or "")
+  until not piece or bytes > SMALL_REST or monotime() > deadline
+  return request.left() == 0
 end
 
-local function serve(app, stream)
-  local connection = stream.connection
-  if not rawget(connection, "write_header") then
-    bound(connection)
-    app.connections = (app.connections or 0) + 1
-    connection.number = app.connections
+-- One request and its reply; true when the connection stays.
+local function serve(self, connection)
+  local head, kind, length = read_head(connection)
+  if not head then
+    if kind then return refuse(connection, length, kind) end
+    return false
   end
-  local deadline = monotime() + READ_TIMEOUT
-  local raw, _, errno = stream:get_headers(READ_TIMEOUT)
-  if not raw then
-    refuse_headers(stream, errno)
-    return
-  end
-  local headers = {}
-  for name, value in raw:each() do
-    headers[name] = headers[name] or value
-  end
-  local target = headers[":path"] or ""
-  target = target:match("^https?://[^/?]*(.*)$") or target
-  local path, query = target:match("^([^?#]*)%??([^#]*)")
-  local method = headers[":method"]
-  local body, refusal
-  if path:sub(1, 1) ~= "/" then
-    refusal = reply.failure(400, "invalid request target")
-  elseif different(raw:get_as_sequence("content-length")) then
-    refusal = reply.failure(400, "invalid content-length")
+  local closing = wire.closes(head)
+  local request = head.request
+  request.connection = connection.number
+  add_body(connection, head, request, kind, length)
+  request.gone = function() return request.left() == 0 and connection:gone() end
+  local ended = condition.new()
+  if self.options.stream then
+    request.on_gone = function() return watch(connection, request, ended) end
   else
-    body, refusal = read_body(stream, headers, deadline)
+    local body, refusal = request.body()
+    if not body then
+      if refusal then return refuse(connection, head, refusal) end
+      return false
+    end
+    request.body = body
   end
-  if not body then
-    if refusal then write(stream, refusal, method, true) end
-    abandon(stream, refusal)
-    return
-  end
-  local answer = app:handle({
-    method = method, path = path, query_string = query, headers = headers, body = body, connection = connection.number,
-  })
+  local answer = self.app:handle(request)
+  local keep
   if answer.drop then
-    abandon(stream)
+    keep = false
+  elseif answer.exchange then
+    keep = answer.exchange(connection, request)
   else
-    write(stream, answer, method, false)
+    -- The rest of a body first: a client that is still sending may not read its answer.
+    local whole = drain(request)
+    keep = write(connection, head, answer, closing or not whole)
+    if not whole and connection.socket then connection:linger(LINGER, MAX_BODY) end
   end
+  request.ended = true
+  ended:signal()
+  return keep and not closing and connection.socket ~= nil
+end
+
+local function serve_all(self, socket)
+  local connection = wire.new(socket)
+  self.count = self.count + 1
+  connection.number = self.count
+  local ok, again
+  repeat
+    if not connection:wait(self.options.keep_alive or IDLE_TIMEOUT) then break end
+    ok, again = http_util.yieldable_pcall(serve, self, connection)
+    if not ok then io.stderr:write("e2b-server: ", tostring(again), "\n") end
+  until not ok or not again
+  connection:close()
+end
+
+local function accept_all(self)
+  local socket = self.socket
+  while self.socket do
+    local client, errno = socket:accept({ nodelay = not self.options.path }, 0)
+    if client then
+      self.cq:wrap(serve_all, self, client)
+    elseif errno == ce.ETIMEDOUT then
+      cqueues.poll(socket)
+    elseif errno == ce.EMFILE or errno == ce.ENFILE then
+      collectgarbage()
+      cqueues.sleep(0.05)
+    elseif errno ~= ce.ECONNABORTED then
+      if self.socket then io.stderr:write("e2b-server: accept: ", ce.strerror(errno), "\n") end
+      cqueues.sleep(0.05)
+    end
+  end
+end
+
+local server_methods = {}
+local server_meta = { __index = server_methods }
+
+---@return integer family
+---@return string host
+---@return integer port
+function server_methods:localname()
+  return self.socket:localname()
+end
+
+---Takes no more connections; those there are go on.
+function server_methods:close()
+  local socket = self.socket
+  self.socket = nil
+  if socket then socket:close() end
 end
 
 ---Makes the server; it runs in the coroutines of `cq`.
 ---@param cq table a cqueues controller
----@param app table what answers: `app:handle(request)`
----@param options table `host`, `port`, `keep_alive` seconds an idle connection stays open
----@return table|nil server a lua-http server that listens
+---@param app table what answers: `app:handle(request)`; must not raise
+---@param options table `host` and `port`, or `path` of a Unix socket; `keep_alive` seconds an idle connection stays
+---  open; `stream` (true: bodies are read by the app)
+---@return table|nil server that listens; `localname()`, `close()`
 ---@return string|nil message
 function http.listen(cq, app, options)
-  local server, err = http_server.listen({
-    cq = cq, host = options.host, port = options.port, tls = false, version = 1.1, reuseaddr = true,
-    connection_setup_timeout = READ_TIMEOUT, intra_stream_timeout = options.keep_alive,
-    onstream = function(_, stream)
-      local ok, problem = http_util.yieldable_pcall(serve, app, stream)
-      if not ok then
-        -- lua-http raises on some malformed headers; what it has read so far it can still answer.
-        if options.log then io.stderr:write("e2b-server: ", tostring(problem), "\n") end
-        http_util.yieldable_pcall(write, stream, reply.failure(400, "malformed request"), "GET", true)
-        abandon(stream, true)
-      end
-    end,
-    onerror = function(_, _, operation, problem)
-      -- Clients that vanish are no news.
-      if options.log then io.stderr:write("e2b-server: ", tostring(operation), ": ", tostring(problem), "\n") end
-    end,
-  })
-  if not server then return nil, tostring(err) end
-  local ok, problem = server:listen(1)
-  if not ok then
-    server:close()
-    return nil, tostring(problem)
+  local ok, socket, errno
+  if options.path then
+    ok, socket, errno = pcall(cs.listen, { path = options.path, unlink = true, mode = options.mode or "rw-------" })
+  else
+    ok, socket, errno = pcall(cs.listen, { host = options.host, port = options.port, reuseaddr = true })
   end
-  return server
+  if not ok then return nil, tostring(socket) end
+  if not socket then return nil, ce.strerror(errno) end
+  socket:onerror(function(_, _, why) return why end)
+  ok, errno = socket:listen(1)
+  if not ok then
+    socket:close()
+    return nil, ce.strerror(errno)
+  end
+  local self = setmetatable({ cq = cq, app = app, options = options, socket = socket, count = 0 }, server_meta)
+  cq:wrap(accept_all, self)
+  return self
 end
 
 return http
