@@ -8,6 +8,9 @@ local M = {}
 -- All coroutines of the process wait here together, so the tasks of one are carried on by the wait of any other.
 M.shared = true
 
+-- A terminal can be waited for beside the transfers.
+M.watches_input = true
+
 local now, drain = core.now, driver.drain
 
 -- Back in Lua at least this often (seconds), so that a signal handler's hook (Ctrl-C) gets its turn.
@@ -30,7 +33,13 @@ end
 local function wait(engine, state, deadline)
   repeat
     local seconds, late = slice(deadline)
-    engine:wait(seconds)
+    local fd = driver.input_fd
+    if fd then
+      local _, _, readable = engine:wait(seconds, nil, fd)
+      if readable then driver.input() end
+    else
+      engine:wait(seconds)
+    end
     drain(engine)
   until state.over or late
 end
