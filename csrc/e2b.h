@@ -65,6 +65,7 @@ int e2b_url_open(lua_State *L);     /* escape */
 int e2b_terminal_open(lua_State *L); /* terminal */
 int e2b_file_open(lua_State *L);    /* file_open file_temp */
 int e2b_local_open(lua_State *L);   /* fs_list fs_stat fs_mkdir fs_symlink fs_touch fs_remove */
+int e2b_tree_open(lua_State *L);    /* tree */
 int e2b_sha256_open(lua_State *L);  /* sha256 */
 int e2b_deflate_open(lua_State *L); /* deflate */
 

@@ -384,10 +384,10 @@ static int dress(const e2b_file *f, const mode_t *wanted)
 static int file_commit(lua_State *L)
 {
     e2b_file *f = check_file(L);
-    mode_t mode = e2b_mode_arg(L, 2, 0);
+    mode_t mode = e2b_mode_arg(L, 2, f->mode);
     int error, fd = f->fd;
     luaL_argcheck(L, f->temp[0] != '\0', 1, "it was opened for reading");
-    error = dress(f, lua_isnoneornil(L, 2) ? NULL : &mode);
+    error = dress(f, f->has_mode || !lua_isnoneornil(L, 2) ? &mode : NULL);
     f->fd = -1;
     /* some file systems tell here that the disk was full */
     if (close(fd) != 0 && errno != EINTR && error == 0)

@@ -29,6 +29,8 @@ typedef struct e2b_file {
     pid_t pid;
     char temp[E2B_TEMP_SIZE]; /* "": nothing to remove */
     char name[E2B_NAME_SIZE]; /* what temp is to become */
+    int has_mode;
+    mode_t mode; /* when commit() is given none */
     char *buffer;
     size_t cap;
     char path[1]; /* for messages */

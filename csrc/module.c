@@ -139,6 +139,7 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     e2b_terminal_open(L);
     e2b_file_open(L);
     e2b_local_open(L);
+    e2b_tree_open(L);
     e2b_sha256_open(L);
     e2b_deflate_open(L);
     lua_pushinteger(L, E2B_ABI);

@@ -403,4 +403,64 @@ function core.deflate(level) end
 ---@return string compressed "" while zlib keeps it back
 function deflate:write(bytes, finish) end
 
+-- Where a received archive is unpacked (csrc/tree.c). `rel` is a name below the directory: one that is absolute, has a
+-- ".." or a NUL byte, or goes through a link is refused (EINVAL, ELOOP). Parents that are missing are made. What fails
+-- answers nil, a sentence that names `rel`, and the errno.
+
+--- A directory that nothing made through it ever leaves, whatever names and links an archive holds.
+---@class e2b.core.tree
+local tree = {}
+
+--- Opens a directory that is there.
+---@param dir string
+---@return e2b.core.tree|nil tree
+---@return string|nil message
+---@return integer|nil errno
+function core.tree(dir) end
+
+--- Makes a directory; one that is there stays as it is.
+---@param rel string
+---@param mode? integer permission bits, less the umask; the owner always gets all of them, touch() is exact
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function tree:mkdir(rel, mode) end
+
+--- A new file that takes its place, and that of a file or link there, with commit().
+---@param rel string
+---@param mode? integer what commit() sets when it is given none
+---@return e2b.core.file|nil file
+---@return string|nil message
+---@return integer|nil errno
+function tree:create(rel, mode) end
+
+--- Makes a symbolic link, in the place of a file or link there. Its target is the archive's and not judged: links are
+--- never gone through here.
+---@param target string
+---@param rel string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function tree:symlink(target, rel) end
+
+--- Gives a file of this tree one more name (a hard link), in the place of a file or link there.
+---@param other string the name it has
+---@param rel string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function tree:link(other, rel) end
+
+--- Sets permission bits and time of modification; of a link itself only the time.
+---@param rel string
+---@param mode? integer nil: left as it is
+---@param mtime? number seconds since the epoch; nil: left as it is
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function tree:touch(rel, mode, mtime) end
+
+--- Idempotent.
+function tree:close() end
+
 return core
