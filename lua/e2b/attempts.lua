@@ -9,7 +9,7 @@ local lazy = require("e2b.lazy")
 local retry = require("e2b.retry")
 local waits = require("e2b.wait")
 
-local gate, tasks = lazy("e2b.gate"), lazy("e2b.tasks")
+local gate, probe, tasks = lazy("e2b.gate"), lazy("e2b.probe"), lazy("e2b.tasks")
 
 local M = {}
 
@@ -34,7 +34,13 @@ function M.log(state, event)
     describe.clean(raised) or "a value of the type " .. type(raised), "\n")
 end
 
-local function log_attempt(state, row, args, attempt, began, ok, a, b, c, d, e, request_id)
+--- Tells the logger of an attempt; the last arguments are those of transfer:result().
+---@param state table of the client
+---@param row table of core.calls
+---@param args table
+---@param attempt integer
+---@param began number on the clock of core.now()
+function M.log_attempt(state, row, args, attempt, began, ok, a, b, c, d, e, request_id)
   M.log(state, {
     method = row.name == "raw" and args.method or row.method, path = path_of(row, args), attempt = attempt,
     seconds = now() - began, status = ok and c or not ok and a.status or nil,
@@ -56,16 +62,32 @@ local function describe_call(state, row, args, opts, context)
     resource = context.resource, creates = row.name:find("^sandbox_create") ~= nil,
     host = context.target and (context.host or "the sandbox's host") or cfg.api_host, api = context.target == nil,
     ca_file = cfg.ca_file, connect_timeout = opts.connect_timeout or cfg.connect_timeout,
-    idle_timeout = opts.idle_timeout or cfg.idle_timeout, max_bytes = cfg.max_answer_bytes,
+    idle_timeout = context.transfer and context.transfer.idle_timeout or opts.idle_timeout or cfg.idle_timeout,
+    max_bytes = context.transfer and context.transfer.max_bytes or cfg.max_answer_bytes, timeout = context.timeout,
   }
 end
 
+--- The failure of a call. One whose connection to a sandbox broke asks what became of the sandbox.
+---@param state table of the client
+---@param row table of core.calls
+---@param args table
+---@param opts table
+---@param context table
+---@param facts table of transfer:result()
+---@param work table attempts, idempotent, tried, began, deadline
+---@return nil
+---@return string message
+---@return e2b.Error err
 local function give_up(state, row, args, opts, context, facts, work)
   local info = describe_call(state, row, args, opts, context)
   info.attempts, info.idempotent, info.tried = work.attempts, work.idempotent, work.tried
-  info.request_timeout = work.deadline and work.deadline - work.began
+  info.request_timeout = work.request_timeout or work.deadline and work.deadline - work.began
+  if context.target and probe.wanted(facts) and row.name ~= "envd_health" then
+    info.probe = probe.ask(state, context.target, work.deadline)
+  end
   return errors.from_facts(facts, info)
 end
+M.give_up = give_up
 
 -- The call can't wait for the gate: the limiter's wait ends after the call's own time.
 local function limited(work, gate_, context, args)
@@ -79,13 +101,14 @@ local function limited(work, gate_, context, args)
 end
 
 local function attempt(state, target, row, args, opts, work, loop)
-  local transfer, facts = exchange.prepare(state, target, row.name, args, opts, work.deadline)
+  local transfer, facts = exchange.prepare(state, target, row.name, args, opts, work.deadline, work.headers,
+    work.transfer)
   if not transfer then return false, facts end
   work.attempts = work.attempts + 1
-  if not state.config.logger then return exchange.run(transfer, work.deadline, loop) end
+  if not state.config.logger then return exchange.run(transfer, work.deadline, loop, work.progress) end
   local began = now()
-  local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop)
-  log_attempt(state, row, args, work.attempts, began, ok, a, b, c, d, e, f)
+  local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop, work.progress)
+  M.log_attempt(state, row, args, work.attempts, began, ok, a, b, c, d, e, f)
   return ok, a, b, c, d, e, f
 end
 
@@ -132,6 +155,11 @@ function M.perform(state, target, row, args, opts, context, work, loop, failed)
   work.patience = work.deadline or work.began + retry.PATIENCE
   work.idempotent = row.idempotent
   if row.name == "raw" then work.idempotent = RAW_IDEMPOTENT[args.method] or false end
+  local laid = context.transfer
+  work.headers, work.transfer = context.headers, laid
+  work.progress = context.progress and exchange.teller(context.progress, row.method ~= "GET")
+  -- Half of a body may be in the sink already, or gone from the source.
+  if laid and (laid.sink or laid.source) then work.idempotent = false end
   local retries = opts.retries or state.config.retries
   local api = context.target == nil
   local gate_, refused -- the gate this attempt has gone through; the 429 of the attempt before

@@ -19,7 +19,9 @@ local NONE = {}
 ---@param name string row of the table of calls
 ---@param args table? path parameters, query, body
 ---@param opts table? request_timeout, connect_timeout, idle_timeout, retries
----@param context table? operation, sandbox_id, resource; target for what isn't the API; deadline (clock of core.now())
+---@param context table? operation, sandbox_id, resource; target for what isn't the API; deadline (clock of core.now());
+---  headers (name, value, …) and transfer (options) of this call, whose `timeout` takes the place of request_timeout;
+---  progress (a function, told bytes done and in all)
 ---@param deadline number? of a larger whole
 ---@return any value
 ---@return table|string meta_or_message
@@ -27,7 +29,8 @@ local NONE = {}
 local function call(state, name, args, opts, context, deadline)
   opts, context, args = opts or NONE, context or NONE, args or NONE
   local cfg = state.config
-  local timeout = opts.request_timeout or cfg.request_timeout
+  local laid = context.transfer
+  local timeout = laid and laid.timeout or opts.request_timeout or cfg.request_timeout
   local began = now()
   deadline = deadline or context.deadline or timeout > 0 and began + timeout or nil
   local limit = waits.limit()
@@ -44,9 +47,10 @@ local function call(state, name, args, opts, context, deadline)
   local made, failed = 0, nil
   if not state.gates[name] and not cfg.logger then
     local transfer
-    transfer, failed = prepare(state, target, name, args, opts, deadline)
+    transfer, failed = prepare(state, target, name, args, opts, deadline, context.headers, laid)
     if transfer then
-      local ok, a, b, c, d, e, f = run(transfer, deadline, loop)
+      local progress = context.progress and exchange.teller(context.progress, calls[name].method ~= "GET")
+      local ok, a, b, c, d, e, f = run(transfer, deadline, loop, progress)
       if ok then return succeed(1, a, b, c, d, e, f) end
       made, failed = 1, a
     end

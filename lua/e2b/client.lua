@@ -6,7 +6,7 @@ local config = require("e2b.config")
 local lazy = require("e2b.lazy")
 local options = require("e2b.options")
 
-local describe = lazy("e2b.describe")
+local describe, streams = lazy("e2b.describe"), lazy("e2b.stream")
 
 -- csrc/e2b.h has the same number.
 local ABI = 1
@@ -76,6 +76,18 @@ function M.new(opts, resources)
     return calls.call(state, row, args, call_opts, context)
   end
 
+  --- Sends a call and doesn't wait: its answer is read, or its request written, while it runs.
+  ---@param row string name of the call
+  ---@param args table?
+  ---@param call_opts table?
+  ---@param context table? as for call; timeout (seconds for the whole), first (seconds until something comes)
+  ---@return e2b.Stream? stream
+  ---@return string? message
+  ---@return e2b.Error? err
+  function public.open(_, row, args, call_opts, context)
+    return streams.open(state, row, args, call_opts, context)
+  end
+
   --- Makes a call by its v2 route, on an older service by its v1 route.
   ---@return any value
   ---@return table|string meta_or_message
@@ -103,6 +115,13 @@ function M.new(opts, resources)
   function public.sandbox_target(_, domain, sandbox_id, access_token)
     return access.sandbox_target(state, domain, sandbox_id, access_token)
   end
+
+  --- The base of the URLs that are handed to users: what fetches them sends none of our headers.
+  ---@param domain string? the sandbox's own
+  ---@param sandbox_id string
+  ---@return string? url
+  ---@return string? message
+  function public.direct_url(_, domain, sandbox_id) return config.sandbox_base(cfg, domain, sandbox_id, true) end
 
   --- Tells the logger something; without one, nobody.
   ---@param event table

@@ -260,15 +260,16 @@ M.ENVD_PORT = 49983
 ---@param config table
 ---@param domain string? the sandbox's own; nil: the configured one
 ---@param sandbox_id string
+---@param direct boolean? for whoever sends no headers: the sandbox's own host, not the one that all share
 ---@return string? url
 ---@return string? message
-function M.sandbox_base(config, domain, sandbox_id)
+function M.sandbox_base(config, domain, sandbox_id, direct)
   if config.sandbox_url then return config.sandbox_url end
   if config.debug then return "http://localhost:" .. M.ENVD_PORT end
   domain = given(domain, nil) or config.domain
   local fault = domain_fault(domain)
   if fault then return nil, "the domain of the sandbox can't be used: " .. fault end
-  if SHARED_HOST[domain] then return "https://sandbox." .. domain end
+  if SHARED_HOST[domain] and not direct then return "https://sandbox." .. domain end
   if not sandbox_id:find("^[%w_-]+$") or #sandbox_id > 56 then
     return nil, "the sandbox id can't be part of a host name"
   end

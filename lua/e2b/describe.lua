@@ -34,10 +34,14 @@ local function seconds(value)
   return (value < 100 and "%.3g s" or "%.0f s"):format(value)
 end
 
--- "what happened" with the status and the server's own words.
+-- "what happened" with the status and the server's own words. What runs in a sandbox has words for its statuses, and
+-- where it answers with a stream no other.
 local function with_answer(text, facts, said)
-  if said then return ("%s (%d: %s)"):format(text, facts.status, said) end
-  return ("%s (HTTP %d)"):format(text, facts.status)
+  local code = facts.error_code
+  local label = type(code) == "string" and M.clean(code) or facts.status
+  if said then return ("%s (%s: %s)"):format(text, tostring(label), said) end
+  if label == facts.status then label = "HTTP " .. tostring(label) end
+  return ("%s (%s)"):format(text, label)
 end
 
 local function host(info)
@@ -47,7 +51,9 @@ end
 -- The texts by status: what happened, then the way out.
 local function authentication(facts, info, said)
   if info.api == false then
-    return with_answer("the sandbox refused the access token", facts, said)
+    local what = facts.error_code == "unauthenticated" and "the sandbox refused the user" or
+      "the sandbox refused the access token"
+    return with_answer(what, facts, said)
   end
   return with_answer("the API key was refused", facts, said)
     .. "; check the option api_key or E2B_API_KEY, keys are at " .. KEYS_PAGE
@@ -75,14 +81,16 @@ end
 local BY_KIND = {
   authentication = authentication,
   not_found = not_found,
-  forbidden = function(facts, _, said)
-    return with_answer("access was refused", facts, said) .. "; the key's team may not do this"
+  forbidden = function(facts, info, said)
+    local text = with_answer("access was refused", facts, said)
+    return info.api == false and text or text .. "; the key's team may not do this"
   end,
   conflict = function(facts, _, said)
     return with_answer("not possible in the present state", facts, said)
   end,
-  invalid_argument = function(facts, _, said)
-    return with_answer("the server refused the request", facts, said)
+  invalid_argument = function(facts, info, said)
+    local who = info.api == false and "the sandbox" or "the server"
+    return with_answer(who .. " refused the request", facts, said)
   end,
   rate_limit = function(facts, _, said)
     local text = with_answer("too many requests", facts, said)
@@ -94,9 +102,22 @@ local BY_KIND = {
     return with_answer("a quota of the team is used up", facts, said)
       .. "; repeating doesn't help: end something first (Sandbox.list shows what runs), or raise the limit"
   end,
-  busy = function(facts, _, said)
+  busy = function(facts, info, said)
+    if info.api == false then return with_answer("the sandbox is busy", facts, said) end
     return with_answer("the service is busy", facts, said)
       .. (facts.has_body and "; nothing was changed, try again in a moment" or "; try again in a moment")
+  end,
+  sandbox_gone = function(facts, _, said)
+    return with_answer("the sandbox was killed or reached its end of life", facts, said)
+  end,
+  no_space = function(facts, _, said)
+    return with_answer("the disk of the sandbox is full", facts, said)
+  end,
+  network = function(facts, info, said)
+    return with_answer(host(info) .. " can't reach what it stands before", facts, said)
+  end,
+  cancelled = function(facts, _, said)
+    return with_answer("the sandbox broke this off", facts, said)
   end,
   server = function(facts, info, said)
     if said then return with_answer("the server failed", facts, said) end
@@ -122,7 +143,19 @@ local CLOCKS = {
   idle_timeout = "nothing came from %s for %s (idle_timeout)",
 }
 
-local function timeout(facts, info)
+-- What the question after a broken connection brought to light.
+local FOUND = {
+  gone = "the sandbox was killed or reached its end of life",
+  alive = "the sandbox itself answers",
+  busy = "the sandbox is there, but too busy to answer",
+  unknown = "the sandbox can't be reached either",
+}
+
+local function timeout(facts, info, said)
+  if facts.deadline == "timeout" then return ("not over within %s (timeout)"):format(seconds(info.timeout)) end
+  if facts.cause == "http" or facts.cause == "connect" then
+    return with_answer("the sandbox took too long", facts, said)
+  end
   local clock = CLOCKS[facts.deadline] and facts.deadline or "request_timeout"
   return CLOCKS[clock]:format(host(info), seconds(info[clock]))
 end
@@ -143,6 +176,9 @@ local function network(facts, info, text)
 end
 
 local function answer(facts, info, text)
+  if facts.cause == "connect" then
+    return ("the answer of %s is not what the daemon of a sandbox answers: %s"):format(host(info), text)
+  end
   local kind = facts.content_type and (" (" .. facts.content_type .. ")") or ""
   if facts.cause == "shape" then
     return ("the answer of %s is not what E2B's API answers: %s"):format(host(info), text)
@@ -174,13 +210,21 @@ end
 ---@return string
 function M.failure(kind, facts, info, said, doubt)
   local text
-  if facts.cause ~= "http" then
+  local coded = facts.cause == "connect" and facts.error_code ~= nil
+  if kind == "timeout" then
+    text = timeout(facts, info, said)
+  elseif info.probe and info.probe ~= "alive" then
+    local what = M.clean(facts.text) or "no reason given"
+    what = facts.cause == "deadline" and timeout(facts, info) or network(facts, info, what)
+    text = ("%s (%s)"):format(FOUND[info.probe], what)
+  elseif facts.cause ~= "http" and not coded then
     text = without_status(kind, facts, info)
   elseif kind == "protocol" and facts.status and facts.status >= 300 and facts.status < 400 then
     text = redirect(facts, info)
   else
     text = (BY_KIND[kind] or BY_KIND.invalid_argument)(facts, info, said)
   end
+  if info.probe == "alive" then text = text .. "; " .. FOUND.alive end
   if info.attempts and info.attempts > 1 then text = ("%s (%d attempts)"):format(text, info.attempts) end
   if doubt then
     text = text .. "; the sandbox may have been made all the same and then costs until its timeout: "

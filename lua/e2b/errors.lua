@@ -20,6 +20,9 @@ local M = {}
 ---| "too_large"
 ---| "cancelled"
 ---| "unsupported" # this server doesn't have it
+---| "sandbox_gone" # killed, or its time was over, while something was going on in it
+---| "no_space" # the sandbox's disk is full
+---| "exit" # check = true, and the command's exit code is not 0
 ---| "raised" # a task's function raised
 
 ---@class e2b.Error
@@ -33,11 +36,16 @@ local M = {}
 ---@field sandbox_id string?
 ---@field request_id string? X-E2B-Trace-ID
 ---@field attempts integer? how often the request was tried
----@field deadline string? which clock ended it: request_timeout, connect_timeout, idle_timeout, timeout
+---@field deadline string? which clock ended it: request_timeout, connect_timeout, idle_timeout, timeout (of a command)
 ---@field sent string? "no", "maybe", "yes": did the request reach the server?
 ---@field retryable boolean? may the same call be made again safely?
 ---@field retry_after number? seconds to wait before that
 ---@field curl integer? libcurl's code
+---@field pid integer? of the process that a broken stream was about: connect to it again
+---@field exit_code integer? with exit
+---@field stdout string? with exit
+---@field stderr string? with exit
+---@field result e2b.CommandResult? with exit
 ---@field traceback string? with raised
 
 local mt = {
@@ -102,18 +110,49 @@ local BY_CURL = {
 
 local BY_CAUSE = {
   deadline = "timeout", cancelled = "cancelled", too_large = "too_large", json = "protocol", shape = "protocol",
+  connect = "protocol",
 }
+
+-- What the daemon in a sandbox says went wrong: the codes of the Connect protocol.
+local BY_CODE = {
+  canceled = "cancelled", unknown = "server", invalid_argument = "invalid_argument", deadline_exceeded = "timeout",
+  not_found = "not_found", already_exists = "conflict", permission_denied = "forbidden",
+  resource_exhausted = "rate_limit", failed_precondition = "conflict", aborted = "conflict",
+  out_of_range = "invalid_argument", unimplemented = "unsupported", internal = "server", unavailable = "busy",
+  data_loss = "server", unauthenticated = "authentication",
+}
+
+-- What a status means that comes from a sandbox, or from the proxy in front of it.
+local function kind_in_sandbox(facts)
+  local status = facts.status or 0
+  if status == 502 then
+    -- The proxy's two reasons: there is no such sandbox, or nothing listens on the port.
+    return type(facts.message) == "string" and facts.message:find("not found", 1, true) and "sandbox_gone" or "network"
+  end
+  if status == 429 then return "rate_limit" end
+  if status == 507 then return "no_space" end
+  if status == 499 then return "cancelled" end
+  if status == 504 then return "timeout" end
+  return kind_of_status(status, facts)
+end
 
 --- The kind of what went wrong with a transfer.
 ---@param facts table of transfer:result()
+---@param inside boolean? it was a call to what runs in a sandbox
 ---@return string
-function M.kind(facts)
-  if facts.cause == "http" then return kind_of_status(facts.status or 0, facts) end
+function M.kind(facts, inside)
+  local by_code = inside and (facts.cause == "http" or facts.cause == "connect") and BY_CODE[facts.error_code]
+  if by_code then return by_code end
+  if facts.cause == "http" then return inside and kind_in_sandbox(facts) or kind_of_status(facts.status or 0, facts) end
   return BY_CAUSE[facts.cause] or BY_CURL[facts.curl or 0] or "network"
 end
 
 -- May the same call be made again safely? Not: will it help.
 local function retryable(kind, facts, idempotent)
+  if kind == "sandbox_gone" or kind == "no_space" then return false end
+  if facts.cause == "connect" and kind ~= "rate_limit" then
+    return idempotent == true and (kind == "busy" or kind == "server" or kind == "timeout")
+  end
   if kind == "rate_limit" then return true end -- the limiter answers before the handler runs
   if kind == "busy" and facts.has_body then return true end -- E2B's own word that nothing changed
   local status = facts.status
@@ -145,12 +184,22 @@ end
 --- What a failed transfer becomes.
 ---@param facts table of transfer:result()
 ---@param info table operation, sandbox_id, resource, attempts, idempotent, creates, host, api, ca_file, max_bytes,
----  tried, and the clocks in force in seconds: request_timeout, connect_timeout, idle_timeout
+---  tried, probe (what became of the sandbox, see e2b.probe), and the clocks in force in seconds: request_timeout,
+---  connect_timeout, idle_timeout, timeout
 ---@return nil
 ---@return string message
 ---@return e2b.Error err
 function M.from_facts(facts, info)
-  local kind = M.kind(facts)
+  local inside = info.api == false
+  local kind = M.kind(facts, inside)
+  local probe = info.probe
+  if probe == "gone" then
+    kind = "sandbox_gone"
+  elseif probe == "busy" then
+    kind = "busy"
+  elseif probe == "unknown" then
+    kind = "network"
+  end
   local said = describe.clean(facts.message)
   local err = {
     operation = info.operation, sandbox_id = info.sandbox_id, request_id = facts.request_id,
@@ -158,7 +207,11 @@ function M.from_facts(facts, info)
     error_code = describe.clean(facts.error_code), sent = facts.sent, curl = facts.curl,
     retry_after = M.retry_after(facts.retry_after), retryable = retryable(kind, facts, info.idempotent),
   }
-  if kind == "timeout" then err.deadline = facts.deadline or "request_timeout" end
+  if kind == "timeout" then
+    err.deadline = facts.deadline or (facts.error_code == "deadline_exceeded" and info.timeout and "timeout")
+      or "request_timeout"
+    facts.deadline = err.deadline
+  end
   if kind == "not_found" then
     err.resource = info.resource
     if not facts.has_body and facts.content_type then strangers[err] = true end

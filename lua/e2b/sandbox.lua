@@ -27,6 +27,10 @@ local M = {}
 ---@field network table? as in create; without the password of an egress proxy
 ---@field lifecycle { on_timeout: string, auto_resume: boolean }?
 ---@field volume_mounts { name: string, path: string }[]?
+---@field commands e2b.Commands run programs in the sandbox
+---@field files e2b.Files read, write and watch its files
+---@field pty e2b.Pty terminals
+---@field git e2b.Git git repositories in it
 ---@field extra table? fields this version doesn't know or finds of another type, under the service's names
 
 ---@class e2b.CallOptions options of every call that goes to the service
@@ -46,6 +50,7 @@ local M = {}
 ---@field volume_mounts table<string, string|table>? mount path to volume, or its name
 ---@field iam { tokens: table<string, { audience: string, token_type: string }> }?
 ---@field secure true? without effect: sandboxes are always secured
+---@field mcp table? the MCP servers to run in the sandbox, by name, with their settings; starts the gateway
 
 ---@class e2b.NetworkOptions
 ---@field allow_public_traffic boolean? false: requests to the sandbox need its traffic token
@@ -87,6 +92,22 @@ local M = {}
 local LOOKED_FOR = {
   commands = true, files = true, pty = true, git = true, new = true, beta_create = true, beta_pause = true,
 }
+
+-- What can be done inside of a sandbox: fields of its objects that are made when they are first asked for. They are
+-- kept beside the objects, where no pairs() sees them, and weakly, for they name the object, which would keep it on 5.1.
+local INSIDE = {}
+for name, module in pairs({ commands = "e2b.commands", files = "e2b.files", pty = "e2b.pty", git = "e2b.git" }) do
+  INSIDE[name] = { module = module, made = setmetatable({}, { __mode = "kv" }) }
+end
+
+local function inside(object, resource)
+  local value = resource.made[object]
+  if not value then
+    value = require(resource.module).new(object)
+    resource.made[object] = value
+  end
+  return value
+end
 
 local function missing(class, key)
   if type(key) == "string" and (LOOKED_FOR[key] or key:find("%u")) then
@@ -251,6 +272,68 @@ function M.bind(source, name)
     return traffic
   end
 
+  ---A URL from which a file of the sandbox can be fetched without a key; signed when the sandbox is secured. It is good
+  ---for ever if no `expires_in` is given. No request is made (but one for the token of an item of a list).
+  ---envd: GET /files. Errors: invalid_argument.
+  ---@param target e2b.Sandbox
+  ---@param path string in the sandbox; a relative one begins at the user's home
+  ---@param opts { user: string?, expires_in: number? }? and e2b.CallOptions; expires_in in seconds
+  ---@return string? url
+  ---@return string? message
+  ---@return e2b.Error? err
+  function Sandbox.download_url(target, path, opts)
+    local _, object = base.object(binding, target, "download_url")
+    return require("e2b.file_urls").download_url(object, path, opts)
+  end
+
+  ---A URL to which a file can be posted without a key; signed when the sandbox is secured. It is good for ever if no
+  ---`expires_in` is given. No request is made (but one for the token of an item of a list).
+  ---envd: POST /files. Errors: invalid_argument.
+  ---@param target e2b.Sandbox
+  ---@param path string? in the sandbox; nil: whoever posts names the file
+  ---@param opts { user: string?, expires_in: number? }? and e2b.CallOptions; expires_in in seconds
+  ---@return string? url
+  ---@return string? message
+  ---@return e2b.Error? err
+  function Sandbox.upload_url(target, path, opts)
+    local _, object = base.object(binding, target, "upload_url")
+    return require("e2b.file_urls").upload_url(object, path, opts)
+  end
+
+  ---Attaches this terminal to a shell in the sandbox until that ends: keys go there raw, changes of the window's size
+  ---follow, and the terminal is restored whatever happens. envd: POST /process.Process/Start.
+  ---Errors: invalid_argument (no terminal here), and what a stream can fail with.
+  ---@param target e2b.Sandbox
+  ---@param opts { cmd: string|string[]?, cwd: string?, envs: table<string, string>?, user: string? }? and
+  ---  e2b.CallOptions
+  ---@return integer? exit_code
+  ---@return string? message
+  ---@return e2b.Error? err
+  function Sandbox.shell(target, opts)
+    local _, object = base.object(binding, target, "shell")
+    return require("e2b.shell").shell(object, opts)
+  end
+
+  ---The address of the sandbox's MCP gateway, which runs in a sandbox created with `mcp`. No request is made.
+  ---@param target e2b.Sandbox
+  ---@return string url
+  function Sandbox.get_mcp_url(target)
+    local _, object = base.object(binding, target, "get_mcp_url")
+    return require("e2b.mcp").get_mcp_url(object)
+  end
+
+  ---The token that the sandbox's MCP gateway asks for: known to the object that `create` returned, else read from the
+  ---sandbox. envd: GET /files. Errors: not_found (no gateway runs there).
+  ---@param target e2b.Sandbox
+  ---@param opts e2b.CallOptions?
+  ---@return string? token
+  ---@return string? message
+  ---@return e2b.Error? err
+  function Sandbox.get_mcp_token(target, opts)
+    local _, object = base.object(binding, target, "get_mcp_token")
+    return require("e2b.mcp").get_mcp_token(object, opts)
+  end
+
   ---Creates a sandbox, calls `fn` with it, kills it: also when `fn` raises or its task is cancelled.
   ---@param opts e2b.CreateOptions|string|nil
   ---@param fn fun(sandbox: e2b.Sandbox): ...
@@ -261,7 +344,13 @@ function M.bind(source, name)
 
   binding.mt = {
     __name = "e2b.Sandbox",
-    __index = Sandbox,
+    __index = function(object, key)
+      local value = rawget(Sandbox, key)
+      if value ~= nil then return value end
+      local resource = INSIDE[key]
+      if resource then return inside(object, resource) end
+      return missing(Sandbox, key)
+    end,
     __tostring = function(object) return book.text(binding, object) end,
     __close = function(object) require("e2b.sandbox_scope").close(object) end,
   }

@@ -6,6 +6,8 @@ local M = {}
 -- Tokens by object: no field, so that nothing that prints or copies an object can show one.
 local envd_tokens = setmetatable({}, { __mode = "k" })
 local traffic_tokens = setmetatable({}, { __mode = "k" })
+-- Objects whose tokens an answer has told, be it that there are none. Items of lists come without.
+local told = setmetatable({}, { __mode = "k" })
 
 ---@class e2b.Binding what the objects and statics of one client share
 ---@field source fun(): e2b.Client makes or finds the client
@@ -34,11 +36,24 @@ function M.learn(binding, meta)
   return date
 end
 
--- Moves what must not be a field out of the row. Rows of lists normally carry none.
-local function keep_tokens(object, row)
+--- Moves what must not be a field out of a row. Rows of lists normally carry none.
+---@param object e2b.Sandbox
+---@param row table
+---@param partial boolean? the row of a list: that there is no token in it says nothing
+function M.keep_tokens(object, row, partial)
   local envd, traffic = row.envd_access_token, row.traffic_access_token
+  if not partial or envd ~= nil then told[object] = true end
   if envd ~= nil then envd_tokens[object], row.envd_access_token = envd, nil end
   if traffic ~= nil then traffic_tokens[object], row.traffic_access_token = traffic, nil end
+end
+
+local keep_tokens = M.keep_tokens
+
+--- Whether it is known which tokens an object has.
+---@param object e2b.Sandbox
+---@return boolean
+function M.told(object)
+  return told[object] == true
 end
 
 --- The tokens of an object, for the data plane; never to be printed.
@@ -52,9 +67,10 @@ end
 --- Makes the row of an answer a Sandbox, in place.
 ---@param binding e2b.Binding
 ---@param row table
+---@param partial boolean? of a list
 ---@return e2b.Sandbox
-function M.adopt(binding, row)
-  keep_tokens(row, row)
+function M.adopt(binding, row, partial)
+  keep_tokens(row, row, partial)
   if row.metadata == nil then row.metadata = {} end
   return setmetatable(row, binding.mt)
 end

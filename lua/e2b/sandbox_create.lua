@@ -250,10 +250,20 @@ local function volume_mounts(value)
   return mounts
 end
 
+-- The servers' names and settings are the caller's; what is in them is the gateway's business.
+local function mcp(value)
+  if value == nil then return nil end
+  expect_table(value, "mcp", "{ server_name = { … } }")
+  for name in pairs(value) do
+    if type(name) ~= "string" then raise("mcp maps the names of servers to their settings: { server_name = { … } }") end
+  end
+  return value
+end
+
 --- The options of create that shape the sandbox.
 M.OPTIONS = {
   "template", "timeout", "metadata", "envs", "allow_internet_access", "lifecycle", "network", "volume_mounts", "iam",
-  "secure",
+  "secure", "mcp",
 }
 
 --- The body of `POST /v2/sandboxes`. Functions in `network` are called here, once.
@@ -275,6 +285,7 @@ function M.body(template, opts)
     network = network(opts.network, identity),
     iam = identity,
     volume_mounts = volume_mounts(opts.volume_mounts),
+    mcp = mcp(opts.mcp),
   }
   lifecycle(body, opts.lifecycle)
   return body

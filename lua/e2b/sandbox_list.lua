@@ -174,7 +174,7 @@ local function adopt(binding, rows, fits)
     rows[index] = nil
     if keep then
       kept = kept + 1
-      rows[kept] = book.adopt(binding, row)
+      rows[kept] = book.adopt(binding, row, true)
     end
   end
   return rows

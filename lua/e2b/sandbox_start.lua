@@ -4,6 +4,9 @@ local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
 local book = require("e2b.sandbox_book")
 local calls = require("e2b.sandbox_calls")
+local lazy = require("e2b.lazy")
+
+local tasks = lazy("e2b.tasks")
 
 local M = {}
 
@@ -155,7 +158,17 @@ function M.prepare(template, opts)
     end
   end
   if template == "" then raise("Sandbox.create: the template is empty; leave it out for \"base\"") end
-  return { body = create.body(template or "base", opts), opts = opts, unnamed = template == nil }
+  local unnamed = template == nil
+  return { body = create.body(template or opts.mcp and "mcp-gateway" or "base", opts), opts = opts, unnamed = unnamed }
+end
+
+-- A sandbox that was made for its gateway is of no use without: it is killed, whichever way the start failed.
+local function with_gateway(binding, object, opts)
+  local ok, runs, message, err = tasks.pcall(require("e2b.mcp").start, binding, object, opts)
+  if ok and runs then return object end
+  require("e2b.sandbox_scope").close(object)
+  if not ok then error(runs, 0) end
+  return nil, message, err
 end
 
 --- Sends what was prepared.
@@ -178,8 +191,8 @@ function M.send(binding, prepared)
   if row == nil then
     if prepared.unnamed and err.kind == "not_found" then
       -- Every team has "base", so the address is as likely to be wrong.
-      err.message = ("%s; the template is \"base\", for none was named, and the service is %s (E2B_API_URL or the "
-        .. "option api_url chooses it)"):format(err.message, client.base_url)
+      err.message = ("%s; the template is \"%s\", for none was named, and the service is %s (E2B_API_URL or the "
+        .. "option api_url chooses it)"):format(err.message, body.template, client.base_url)
       meta = err.message
     end
     return nil, meta, err
@@ -191,6 +204,7 @@ function M.send(binding, prepared)
   book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
   if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
   if base.older_than(object.envd_version, OLDEST_ENVD) then return refuse_old(binding, object, opts) end
+  if opts.mcp ~= nil then return with_gateway(binding, object, opts) end
   return object
 end
 

@@ -102,8 +102,10 @@ end
 
 -- Members that people look for and that there are not, with what to say about them.
 local ABSENT = {
-  commands = "commands inside a sandbox are not there yet", files = "files inside a sandbox are not there yet",
-  pty = "terminals inside a sandbox are not there yet", git = "git inside a sandbox is not there yet",
+  commands = "it belongs to a sandbox: sandbox.commands:run(…)",
+  files = "it belongs to a sandbox: sandbox.files:read(…)",
+  pty = "it belongs to a sandbox: sandbox.pty:create(…)",
+  git = "it belongs to a sandbox: sandbox.git:clone(…)",
   new = "write Sandbox.create", beta_create = "write Sandbox.create", beta_pause = "write sandbox:pause()",
 }
 

@@ -20,6 +20,9 @@ function M.limit()
   return nil
 end
 
+--- pcall through which waits can be suspended.
+M.pcall = require("e2b.whose").pcall
+
 --- Whether the loop may be waited in without looking for tasks.
 ---@return boolean
 function M.alone()

@@ -90,4 +90,20 @@ function M.exchange(transfer, deadline)
   return "deadline"
 end
 
+--- Waits until there may be news of a transfer that runs: what nearly all waits of a stream are, so nothing is made and
+--- kept for it.
+---@param transfer userdata
+---@param deadline number? on the clock of core.now()
+---@return boolean news false at the deadline
+function M.news(transfer, deadline)
+  local engine = core.engine()
+  while true do
+    local left = deadline and deadline - now() or SLICE
+    local done, news = engine:wait(left < SLICE and left or SLICE, transfer)
+    if news then drain(engine) end
+    if done or news then return true end
+    if left <= 0 then return false end
+  end
+end
+
 return M

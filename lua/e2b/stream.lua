@@ -1,0 +1,437 @@
+--- A call whose answer is read, or whose request is written, while it runs: events and bytes, one after the other.
+--- Nothing is made for an event; where the loop can do it, nothing is made for a wait either.
+local core = require("e2b.core")
+local access = require("e2b.access")
+local exchange = require("e2b.exchange")
+local driver = require("e2b.loop.driver")
+local lazy = require("e2b.lazy")
+local loops = require("e2b.loop.init")
+local hook = require("e2b.wait")
+
+local attempts, errors, retry = lazy("e2b.attempts"), lazy("e2b.errors"), lazy("e2b.retry")
+
+local M = {}
+
+local now, watch, unwatch = core.now, driver.watch, driver.unwatch
+local NONE = {}
+
+-- The core keeps the clock of the whole; this much later (seconds) the wait ends without it.
+local GRACE = 0.05
+-- Larger pieces are handed over in parts, so that only so much of them is kept twice.
+local PIECE = 262144
+-- How often (seconds) somebody is told how far a stream is.
+local TICK = 0.1
+
+---@class e2b.Stream
+local methods = {}
+local mt = { __name = "e2b.Stream", __index = methods }
+
+-- Ends ---------------------------------------------------------------------------------------------------------------
+
+local function release(self)
+  if self.guard then
+    self.guard:release()
+    self.guard = nil
+  end
+end
+
+local function wake_all(self)
+  local done, more = self.waiting, self.more
+  self.waiting, self.more = nil, nil
+  if done then done(true) end
+  if more then
+    for other in pairs(more) do other(true) end
+  end
+end
+
+local function tell(self, last)
+  if self.progress_fn then
+    local time = now()
+    if last or time >= self.tell_at then
+      self.tell_at = time + TICK
+      self.progress_fn(self.transfer)
+    end
+  end
+end
+
+local function over(self)
+  self.ended = true
+  release(self)
+  wake_all(self)
+end
+
+local function fail(self, message, err)
+  self.message, self.err = message, err
+  over(self)
+  return nil, message, err
+end
+
+local function ended(self)
+  if self.message then return nil, self.message, self.err end
+  return nil
+end
+
+-- The failure of a stream whose transfer says why.
+local function give_up(self, facts)
+  if facts.cause == "deadline" and facts.deadline == "request_timeout" then facts.deadline = "timeout" end
+  local work = { attempts = self.attempts, idempotent = false, began = self.began, deadline = self.deadline }
+  work.request_timeout = self.first_seconds
+  if not self.begun and self.first and not (work.deadline and work.deadline < self.first) then
+    work.deadline = self.first
+  end
+  local _, message, err = attempts.give_up(self.state, core.calls[self.name], self.args, self.opts, self.context,
+    facts, work)
+  if self.ended then return ended(self) end -- closed while the sandbox was asked how it is
+  return fail(self, message, err)
+end
+
+local function stop(self, cause, clock)
+  local transfer = self.transfer
+  unwatch(transfer)
+  transfer:cancel()
+  local ok, facts = transfer:result()
+  -- It may have ended at the same moment; what the caller waits for has not come all the same.
+  if ok then facts = { sent = "yes" } end
+  facts.cause, facts.deadline = cause, clock
+  return give_up(self, facts)
+end
+
+local function cancelled(self)
+  local context = self.context
+  return errors.new("cancelled", {
+    message = (context.operation or self.name) .. ": cancelled", operation = context.operation,
+    sandbox_id = context.sandbox_id, sent = self.begun and "yes" or "maybe", retryable = false,
+  })
+end
+
+-- Waits --------------------------------------------------------------------------------------------------------------
+
+local send
+
+local function idle() return function() end end
+
+-- Waits for news. true: look again; false: the caller's deadline is over; nil, message, err: so is the stream.
+local function await_news(self, deadline)
+  local last = self.deadline and self.deadline + GRACE
+  local first = not self.begun and self.first or nil
+  if first and not (last and last < first) then last = first end
+  if deadline and not (last and last < deadline) then last = deadline end
+  local loop = loops.choose(self.state.config.loop)
+  local possible, why_not = loop.may_wait()
+  if not possible then return access.refuse("unsupported", why_not, self.context, self.args) end
+  local news = loop.news
+  if news and hook.alone() then
+    if news(self.transfer, last) then return true end
+  else
+    local _, why = hook.await(self.start, last, loop)
+    if why == "cancelled" then return cancelled(self) end
+    if why ~= "deadline" then return true end
+    if self.ended then return true end
+  end
+  local time = now()
+  if deadline and time >= deadline then return false end
+  if first and time >= first then return stop(self, "deadline", "request_timeout") end
+  if self.deadline and time >= self.deadline then return stop(self, "deadline", "timeout") end
+  -- The time of a shield around the caller: the stream itself may go on.
+  local context = self.context
+  return errors.new("timeout", {
+    message = (context.operation or self.name) .. ": the time for this was over first", operation = context.operation,
+    sandbox_id = context.sandbox_id, deadline = "request_timeout", retryable = false,
+  })
+end
+
+-- The transfer has ended: true when it is made again, else how the stream ends.
+local function conclude(self)
+  local ok, a, date, status, next_token, total_running, request_id = self.transfer:result()
+  if self.state.config.logger then
+    attempts.log_attempt(self.state, core.calls[self.name], self.args, self.attempts, self.sent_at, ok, a, date, status,
+      next_token, total_running, request_id)
+  end
+  if ok then
+    self.value, self.meta = exchange.succeed(self.attempts, a, date, status, next_token, total_running, request_id)
+    tell(self, true)
+    over(self)
+    return nil
+  end
+  local opts = self.opts
+  local reason, wait
+  if not self.context.transfer or not self.context.transfer.source then
+    reason, wait = retry.decide(a, self.attempts, opts.retries or self.state.config.retries, false, false)
+  end
+  local last = self.first or self.deadline
+  if not reason or last and now() + wait >= last then return give_up(self, a) end
+  local _, why = hook.await(idle, now() + wait, loops.choose(self.state.config.loop))
+  if self.ended then return ended(self) end
+  if why == "cancelled" then return give_up(self, { cause = "cancelled", sent = "no" }) end
+  return send(self)
+end
+
+-- Methods ------------------------------------------------------------------------------------------------------------
+
+--- The next event. Suspends like every call; the wait ends at the stream's own clocks too.
+---@param deadline number? on the clock of core.now()
+---@return string|false|nil kind false: the deadline is over; nil: the stream has ended, or failed
+---@return any value of the event; the message after a failure
+---@return e2b.Error? err
+function methods:event(deadline)
+  if self.kept then
+    local kind, value = self.kept, self.kept_value
+    self.kept, self.kept_value = nil, nil
+    return kind, value
+  end
+  while not self.ended do
+    local kind, value = self.transfer:event()
+    if kind then
+      self.begun = true
+      return kind, value
+    end
+    local more, message, err
+    if kind == nil then
+      more, message, err = conclude(self)
+    else
+      more, message, err = await_news(self, deadline)
+    end
+    if not more then return more, message, err end
+  end
+  return ended(self)
+end
+
+--- The next bytes of the answer.
+---@param deadline number? on the clock of core.now()
+---@return string|false|nil bytes false: the deadline is over; nil: the stream has ended, or failed
+---@return string? message
+---@return e2b.Error? err
+function methods:read(deadline)
+  local bytes = self.kept
+  if bytes then
+    self.kept = nil
+    return bytes
+  end
+  while not self.ended do
+    bytes = self.transfer:read()
+    if bytes then
+      self.begun = true
+      tell(self)
+      return bytes
+    end
+    local more, message, err
+    if bytes == nil then
+      more, message, err = conclude(self)
+    else
+      more, message, err = await_news(self, deadline)
+    end
+    if not more then return more, message, err end
+  end
+  return ended(self)
+end
+
+--- Waits for the head of the answer.
+---@return true? ok
+---@return integer|string status_or_message
+---@return e2b.Error? err
+function methods:headers()
+  while not self.ended do
+    local status = self.transfer:status()
+    if status and status >= 200 and status < 300 then
+      self.begun = true
+      return true, status
+    end
+    -- The head is news to whoever asks for the body.
+    local kind, value
+    if self.is_events then
+      kind, value = self.transfer:event()
+    else
+      kind = self.transfer:read()
+    end
+    if kind then
+      self.kept, self.kept_value = kind, value
+    elseif kind == nil then
+      conclude(self)
+    else
+      local more, message, err = await_news(self)
+      if not more then return nil, message, err end
+    end
+  end
+  if self.message then return ended(self) end
+  return true, self.meta.status
+end
+
+local function write_piece(self, bytes)
+  while not self.ended do
+    local taken = self.transfer:write(bytes)
+    if taken then
+      tell(self)
+      return true
+    end
+    local more, message, err
+    if taken == nil then
+      more, message, err = conclude(self)
+    else
+      more, message, err = await_news(self)
+    end
+    if not more then
+      -- An answer before the request was whole is not what the caller is after.
+      if self.value ~= nil then return true end
+      return more, message, err
+    end
+    tell(self)
+  end
+  if self.message then return ended(self) end
+  return true
+end
+
+--- Gives bytes of the request's body; suspends while there is no room for them.
+---@param bytes string
+---@return true? ok
+---@return string? message
+---@return e2b.Error? err
+function methods:write(bytes)
+  if #bytes <= PIECE then return write_piece(self, bytes) end
+  for at = 1, #bytes, PIECE do
+    local ok, message, err = write_piece(self, bytes:sub(at, at + PIECE - 1))
+    if not ok then return nil, message, err end
+  end
+  return true
+end
+
+--- Ends the request's body and waits for the answer.
+---@return any value
+---@return table|string meta_or_message
+---@return e2b.Error? err
+function methods:finish()
+  if not self.ended and self.chunks then self.transfer:close_write() end
+  while not self.ended do
+    local more, message, err
+    if core.engine():wait(0, self.transfer) then
+      more, message, err = conclude(self)
+    else
+      more, message, err = await_news(self, self.progress_fn and now() + TICK)
+      if more == false then more = true end
+      tell(self)
+    end
+    if not more and message then return nil, message, err end
+  end
+  if self.message then return ended(self) end
+  return self.value, self.meta
+end
+
+--- Ends the stream here and now; what was not read is dropped. Closing twice is nothing.
+function methods:close()
+  if self.ended then return end
+  unwatch(self.transfer)
+  self.transfer:cancel()
+  if self.state.config.logger then
+    attempts.log_attempt(self.state, core.calls[self.name], self.args, self.attempts, self.sent_at,
+      self.transfer:result())
+  end
+  local _, message, err = cancelled(self)
+  fail(self, message, err)
+end
+
+--- How far the transfer is.
+---@return integer bytes_down of the answer
+---@return integer bytes_up of the request
+---@return integer? total_down as announced
+---@return integer? total_up
+function methods:progress()
+  return self.transfer:progress()
+end
+
+-- Opening ------------------------------------------------------------------------------------------------------------
+
+-- Sends the request, the first time or again.
+function send(self)
+  local transfer, facts = exchange.prepare(self.state, self.context.target or self.state.target, self.name, self.args,
+    self.opts, self.deadline, self.headers_out, self.context.transfer)
+  if not transfer then
+    if facts.cause == "argument" then
+      local _, message, err = access.refuse("invalid_argument", facts.text, self.context, self.args)
+      return fail(self, message, err)
+    end
+    return give_up(self, facts)
+  end
+  self.transfer = transfer
+  self.guard = core.guard(transfer)
+  self.attempts = self.attempts + 1
+  self.sent_at = now()
+  core.engine():start(transfer)
+  return true
+end
+
+-- What is asked of a stream of events so that it never goes quiet, and ends when it should on the other side too.
+local function clocks(context, timeout)
+  local headers = {}
+  for i, text in ipairs(context.headers or NONE) do headers[i] = text end
+  local n = #headers
+  if timeout then
+    local milliseconds = math.min(math.max(math.ceil(timeout * 1000), 1), 9999999999)
+    headers[n + 1], headers[n + 2] = "Connect-Timeout-Ms", ("%.0f"):format(milliseconds)
+    n = n + 2
+  end
+  headers[n + 1], headers[n + 2] = "Keepalive-Ping-Interval", ("%d"):format(context.keepalive or 50)
+  return headers
+end
+
+-- What a wait of this stream calls; made once, for there may be many waits.
+local function waits_of(self)
+  function self.wake(_, event)
+    if event ~= "done" then unwatch(self.transfer) end
+    wake_all(self)
+  end
+  local function cancel()
+    self.waiting = nil
+    if not (self.more and next(self.more)) then unwatch(self.transfer) end
+  end
+  function self.start(done)
+    if self.waiting then
+      self.more = self.more or {}
+      self.more[done] = true
+      return function()
+        if self.more then self.more[done] = nil end
+      end
+    end
+    self.waiting = done
+    watch(self.transfer, self.wake)
+    return cancel
+  end
+end
+
+--- Sends a call and doesn't wait. Its answer is read with event() or read(), its request written with write().
+---@param state table of the client
+---@param name string row of the table of calls
+---@param args table?
+---@param opts table? request_timeout, connect_timeout, idle_timeout, retries
+---@param context table? as for calls; `timeout`: seconds for the whole; `first`: seconds until the first event or byte
+---  (request_timeout; false: none); `keepalive`: seconds between two signs of life asked of a stream of events (50)
+---@return e2b.Stream? stream
+---@return string? message
+---@return e2b.Error? err
+function M.open(state, name, args, opts, context)
+  opts, context, args = opts or NONE, context or NONE, args or NONE
+  local loop = loops.choose(state.config.loop)
+  local possible, why_not = loop.may_wait()
+  if not possible then return access.refuse("unsupported", why_not, context, args) end
+  if not (context.target or state.target) then
+    local target, message, err = access.target(state, context, args)
+    if not target then return nil, message, err end
+  end
+  local began, laid = now(), context.transfer or NONE
+  local timeout = context.timeout and context.timeout > 0 and context.timeout or nil
+  local first = context.first
+  if first == nil and laid.source == nil then first = opts.request_timeout or state.config.request_timeout end
+  local self = setmetatable({
+    state = state, name = name, args = args, opts = opts, context = context, began = began, attempts = 0, begun = false,
+    deadline = timeout and began + timeout, first = first and first > 0 and began + first or nil,
+    first_seconds = first or nil, chunks = laid.source == "chunks", is_events = core.calls[name].stream,
+  }, mt)
+  self.headers_out = self.is_events and clocks(context, timeout) or context.headers
+  if context.progress then
+    self.progress_fn, self.tell_at = exchange.teller(context.progress, core.calls[name].method ~= "GET"), 0
+  end
+  waits_of(self)
+  local sent, message, err = send(self)
+  if not sent then return nil, message, err end
+  return self
+end
+
+return M
