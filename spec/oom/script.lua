@@ -137,6 +137,32 @@ assert(core.time_parse("2026-01-02T03:04:05Z") == 1767323045 and core.time_forma
 assert(core.escape("a/b") == "a%2Fb")
 assert(core.json_decode(core.json_encode({ a = { 1, 2 } })).a[2] == 2)
 
+-- local files, digests, packing; what a failure leaves in the folder is taken over by the run after it
+local folder = (os.getenv("TMPDIR") or "/tmp") .. "/e2b-oom-" .. core.getpid()
+core.fs_mkdir(folder)
+local tree = assert(core.tree(folder))
+local file = assert(core.file_temp(folder .. "/a"))
+assert(file:write("bytes") and file:commit())
+file = assert(tree:create("a"))
+assert(file:write("more") and file:commit(384))
+assert(tree:symlink("a", "b") and tree:link("a", "c") and tree:touch("a", 420, 1) and tree:mkdir("d"))
+assert(tree:create("../x") == nil and core.file_open(folder) == nil)
+file = assert(core.file_open(folder .. "/b"))
+assert(file:size() == 4 and file:read() == "more" and file:read() == nil and tostring(file))
+file:close()
+file = assert(core.file_temp(folder .. "/z"))
+assert(#assert(core.fs_list(folder)) >= 5 and core.fs_stat(folder .. "/b").target == "a")
+file:close()
+tree:close()
+collectgarbage() -- what a failure has left is removed with it
+for _, name in ipairs(core.fs_list(folder)) do
+  assert(core.fs_remove(folder .. "/" .. name))
+end
+assert(core.fs_remove(folder))
+local packer = core.deflate()
+assert(#(packer:write(("p"):rep(900)) .. packer:write("", "finish")) > 20)
+assert(#core.sha256("x") == 32)
+
 if phase == "recover" then
   target, stream, upload, never, switched, value, facts = nil -- luacheck: ignore 311 532
   engine:close()
