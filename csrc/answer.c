@@ -33,6 +33,10 @@ int e2b_call_answer(lua_State *L, const e2b_call *call, long status, const char 
     const e2b_shape *shape = call->answer;
 
     luaL_checkstack(L, 8, "answer");
+    if (call->flags & E2B_BYTES_ANSWER) {
+        lua_pushlstring(L, body != NULL ? body : "", len);
+        return E2B_ANSWER_OK;
+    }
     if (shape == NULL || status == 204 || ((call->flags & E2B_RAW) && first == len)) {
         if (shape == NULL || (call->flags & E2B_RAW)) {
             lua_pushboolean(L, 1);
@@ -41,6 +45,11 @@ int e2b_call_answer(lua_State *L, const e2b_call *call, long status, const char 
     }
     if (!e2b_json_parse(L, body, len))
         return explain(L, "the answer is not JSON: ", E2B_ANSWER_JSON);
+    if (shape->kind == E2B_INNER && body[first] != '{') {
+        lua_pop(L, 1);
+        lua_pushliteral(L, "the answer has the wrong shape: an object expected");
+        return E2B_ANSWER_SHAPE;
+    }
     /* Decoded, an empty array and an empty object are the same. */
     if (shape->kind == E2B_LIST && body[first] != '[') {
         lua_pop(L, 1);
@@ -90,42 +99,68 @@ static void set_text(lua_State *L, int facts, const char *name, size_t max)
     lua_pop(L, 1);
 }
 
+/* The words of the Connect protocol, whose errors need no message. */
+static int is_connect_code(const char *code)
+{
+    static const char *const codes[] = {
+        "canceled",           "unknown",           "invalid_argument",    "deadline_exceeded", "not_found",
+        "already_exists",     "permission_denied", "resource_exhausted",  "failed_precondition", "aborted",
+        "out_of_range",       "unimplemented",     "internal",            "unavailable",       "data_loss",
+        "unauthenticated",
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof codes / sizeof *codes; i++) {
+        if (strcmp(code, codes[i]) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+void e2b_error_object(lua_State *L, int facts)
+{
+    int object = lua_gettop(L), has_message = 0, has_code = 0;
+
+    luaL_checkstack(L, 6, "error body");
+    lua_getfield(L, object, "message");
+    if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
+        has_message = 1;
+        set_text(L, facts, "message", MAX_MESSAGE);
+    }
+    lua_settop(L, object);
+    lua_getfield(L, object, "error_code");
+    if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
+        has_code = 1;
+        set_text(L, facts, "error_code", MAX_ERROR_CODE);
+    }
+    lua_settop(L, object);
+    /* The status as a number; a word in errors of Connect and of the volume content API. */
+    lua_getfield(L, object, "code");
+    if (lua_type(L, -1) == LUA_TNUMBER) {
+        has_code = 1;
+    } else if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
+        if (is_connect_code(lua_tostring(L, -1)))
+            has_message = 1;
+        if (!has_code)
+            set_text(L, facts, "error_code", MAX_ERROR_CODE);
+        has_code = 1;
+    }
+    if (has_message && has_code) {
+        lua_pushboolean(L, 1);
+        lua_setfield(L, facts, "has_body");
+    }
+    lua_settop(L, object - 1);
+}
+
 void e2b_error_body(lua_State *L, int facts, const char *body, size_t len)
 {
-    int top = lua_gettop(L), has_message = 0, has_code = 0;
+    int top = lua_gettop(L);
     size_t first = skip_blanks(body, len);
 
     luaL_checkstack(L, 10, "error body");
     if (first == len || body[first] != '{' || len > MAX_ERROR_BODY)
         return;
-    if (e2b_json_parse(L, body, len) && lua_type(L, -1) == LUA_TTABLE) {
-        int object = lua_gettop(L);
-
-        lua_getfield(L, object, "message");
-        if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
-            has_message = 1;
-            set_text(L, facts, "message", MAX_MESSAGE);
-        }
-        lua_settop(L, object);
-        lua_getfield(L, object, "error_code");
-        if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
-            has_code = 1;
-            set_text(L, facts, "error_code", MAX_ERROR_CODE);
-        }
-        lua_settop(L, object);
-        /* The status as a number; the volume content API has a word here. */
-        lua_getfield(L, object, "code");
-        if (lua_type(L, -1) == LUA_TNUMBER) {
-            has_code = 1;
-        } else if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
-            if (!has_code)
-                set_text(L, facts, "error_code", MAX_ERROR_CODE);
-            has_code = 1;
-        }
-        if (has_message && has_code) {
-            lua_pushboolean(L, 1);
-            lua_setfield(L, facts, "has_body");
-        }
-    }
+    if (e2b_json_parse(L, body, len) && lua_type(L, -1) == LUA_TTABLE)
+        e2b_error_object(L, facts);
     lua_settop(L, top);
 }

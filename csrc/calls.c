@@ -1,20 +1,10 @@
-/* The table of REST calls: one row a call. A new endpoint is a new row, a new field a line in a shape. E2B's own
+/* The table of REST calls: one row a call; those of a sandbox's own daemon are in calls_envd.c. A new endpoint is a new row, a new field a line in a shape. E2B's own
  * description of these calls is its openapi.yml; the names on the left are the server's, those on the right Lua's. */
+#include "calls.h"
 #include "e2b.h"
-#include "shape.h"
 
 #include <string.h>
 
-#define FIELD(wire, name, shape, flags) {wire, name, sizeof wire - 1, &shape, flags}
-#define END {NULL, NULL, 0, NULL, 0}
-
-/* A field of answers only that is of no use to anyone. */
-#define DROP(wire) {wire, NULL, sizeof wire - 1, &any, E2B_DROPPED}
-
-/* Objects that answers contain; each has a number of its own. */
-enum { ENABLED, HEADERS_TRANSFORM, RULE, EGRESS_PROXY, NETWORK, LIFECYCLE, VOLUME_MOUNT, SANDBOX, METRIC, USER, TEMPLATE };
-
-#define any e2b_shape_any
 static const e2b_shape string = {E2B_STRING, 0, NULL, NULL};
 static const e2b_shape text = {E2B_TEXT, 0, NULL, NULL};
 static const e2b_shape boolean = {E2B_BOOL, 0, NULL, NULL};
@@ -220,7 +210,6 @@ static const e2b_call calls[] = {
     {"sandbox_metrics", "GET", ONE "/metrics", 200, READ, metrics_query, NULL, &metric_list},
     {"template_list", "GET", "/v2/templates", 200, READ, template_query, NULL, &template_list},
     {"template_list_v1", "GET", "/templates", 200, READ, template_v1_query, NULL, &template_list},
-    {"envd_health", "GET", "/health", 204, E2B_IDEMPOTENT, NULL, NULL, NULL},
     {"raw", NULL, NULL, 200, E2B_RAW | E2B_GZIP, NULL, NULL, &any},
 };
 #define CALLS (sizeof calls / sizeof *calls)
@@ -233,6 +222,10 @@ const e2b_call *e2b_call_find(const char *name)
         if (strcmp(calls[i].name, name) == 0)
             return &calls[i];
     }
+    for (i = 0; i < e2b_envd_calls_count; i++) {
+        if (strcmp(e2b_envd_calls[i].name, name) == 0)
+            return &e2b_envd_calls[i];
+    }
     return NULL;
 }
 
@@ -242,24 +235,34 @@ int e2b_call_success(const e2b_call *call, long status)
     return status >= 200 && status <= 299;
 }
 
+static void set_call(lua_State *L, const e2b_call *call)
+{
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, call->name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, call->method);
+    lua_setfield(L, -2, "method");
+    lua_pushstring(L, call->path);
+    lua_setfield(L, -2, "path");
+    lua_pushboolean(L, (call->flags & E2B_IDEMPOTENT) != 0);
+    lua_setfield(L, -2, "idempotent");
+    lua_pushboolean(L, (call->flags & E2B_RPC) != 0);
+    lua_setfield(L, -2, "rpc");
+    lua_pushboolean(L, (call->flags & E2B_STREAM) != 0);
+    lua_setfield(L, -2, "stream");
+    lua_setfield(L, -2, call->name);
+}
+
 /* core.calls: what Lua may know of the table, one entry a row. */
 static void push_calls(lua_State *L)
 {
     size_t i;
 
-    lua_createtable(L, 0, (int)CALLS);
-    for (i = 0; i < CALLS; i++) {
-        lua_createtable(L, 0, 4);
-        lua_pushstring(L, calls[i].name);
-        lua_setfield(L, -2, "name");
-        lua_pushstring(L, calls[i].method);
-        lua_setfield(L, -2, "method");
-        lua_pushstring(L, calls[i].path);
-        lua_setfield(L, -2, "path");
-        lua_pushboolean(L, (calls[i].flags & E2B_IDEMPOTENT) != 0);
-        lua_setfield(L, -2, "idempotent");
-        lua_setfield(L, -2, calls[i].name);
-    }
+    lua_createtable(L, 0, (int)(CALLS + e2b_envd_calls_count));
+    for (i = 0; i < CALLS; i++)
+        set_call(L, &calls[i]);
+    for (i = 0; i < e2b_envd_calls_count; i++)
+        set_call(L, &e2b_envd_calls[i]);
 }
 
 static const e2b_call *check_call(lua_State *L, int index)

@@ -146,7 +146,10 @@ static void check_clocks(e2b_engine *engine)
         } else if (now >= t->connect_at) {
             run_out(t, E2B_CLOCK_CONNECT);
         } else if (now >= t->idle_at) {
-            run_out(t, E2B_CLOCK_IDLE);
+            if (t->end != E2B_GOES_ON)
+                e2b_engine_finish(t, CURLE_OK); /* all was said; only the body does not end */
+            else
+                run_out(t, E2B_CLOCK_IDLE);
         } else {
             earliest = earlier(earliest, earlier(t->deadline_at, earlier(t->connect_at, t->idle_at)));
         }
@@ -313,23 +316,28 @@ static int milliseconds(double seconds)
     return seconds <= 0 ? 0 : (int)(seconds * 1000) + 1; /* never early: nothing would have run out yet */
 }
 
-/* Sleeps until there is something to do or seconds are over. 0: a signal came. */
-int e2b_engine_sleep(e2b_engine *engine, double now, double seconds)
+/* Sleeps until there is something to do, fd (-1: none) is readable, or seconds are over. 0: a signal came. */
+int e2b_engine_sleep(e2b_engine *engine, double now, double seconds, int fd)
 {
     double until = now + seconds;
-    struct pollfd one;
+    struct pollfd fds[2];
+    struct curl_waitfd extra;
     int n = 0;
     until = earlier(until, engine->next_check);
+    fds[0].fd = fd;
+    fds[0].events = fds[1].events = POLLIN;
     if (engine->socket_mode && engine->poller.fd >= 0) {
         if (engine->multi != NULL)
             until = earlier(until, earlier(engine->timer_at, engine->kick_at));
-        one.fd = engine->poller.fd;
-        one.events = POLLIN;
-        return poll(&one, 1, milliseconds(until - now)) >= 0 || errno != EINTR;
+        fds[1].fd = engine->poller.fd;
+        return poll(fds, 2, milliseconds(until - now)) >= 0 || errno != EINTR; /* one below 0 is left out */
     }
     if (engine->in_flight == 0)
-        return poll(NULL, 0, milliseconds(until - now)) >= 0 || errno != EINTR;
-    if (curl_multi_poll(engine->multi, NULL, 0, milliseconds(until - now), &n) != CURLM_OK)
+        return poll(fds, 1, milliseconds(until - now)) >= 0 || errno != EINTR;
+    extra.fd = fd;
+    extra.events = CURL_WAIT_POLLIN;
+    extra.revents = 0;
+    if (curl_multi_poll(engine->multi, &extra, fd >= 0, milliseconds(until - now), &n) != CURLM_OK)
         return 1;
     if (n == 0 && e2b_now() < until - 2e-3) { /* back early without a socket: a timer of libcurl's, or a signal */
         long left = -1;
@@ -457,6 +465,7 @@ void e2b_engine_init(e2b_engine *engine)
 void e2b_engine_unref(e2b_engine *engine)
 {
     if (--engine->refs == 0) {
+        free(engine->scratch.data);
         free(engine->fds);
         e2b_process_free(engine);
         free(engine);

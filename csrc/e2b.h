@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /* Raised whenever lua/e2b would not work with an older core.so. */
-#define E2B_ABI 1
+#define E2B_ABI 2
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(hidden)
@@ -22,6 +22,10 @@ typedef struct e2b_shape e2b_shape;
 #define E2B_IDEMPOTENT 1u /* may be sent again when a connection died: GET, DELETE */
 #define E2B_GZIP 2u       /* ask for gzip, deflate */
 #define E2B_RAW 4u        /* the row "raw": method and path are the caller's */
+#define E2B_RPC 8u        /* Connect RPC */
+#define E2B_STREAM 16u    /* its answer is a stream of events; request and answer are in envelopes */
+#define E2B_WATCH 32u     /* these events are those of a watched folder, else those of a process */
+#define E2B_BYTES_ANSWER 64u /* the value is the body as it came */
 
 typedef struct e2b_call e2b_call;
 struct e2b_call {
@@ -57,11 +61,25 @@ int e2b_call_answer(lua_State *L, const e2b_call *call, long status, const char 
  * is one. */
 void e2b_error_body(lua_State *L, int facts, const char *body, size_t len);
 
+/* The same from a decoded error: the table on top, which it takes off the stack. */
+void e2b_error_object(lua_State *L, int facts);
+
 /* Each adds its functions to the table on top of the stack and leaves the stack as it was; returns 0. */
 int e2b_json_open(lua_State *L);    /* json_decode json_encode; the private lua-cjson */
 int e2b_calls_open(lua_State *L);   /* calls */
 int e2b_timefmt_open(lua_State *L); /* time_parse time_format */
 int e2b_url_open(lua_State *L);     /* escape */
+int e2b_base64_open(lua_State *L);  /* base64_encode base64_decode */
+
+/* ---- base64.c ---- */
+
+#define E2B_BASE64_BAD ((size_t)-1)
+#define E2B_BASE64_SLACK 8 /* bytes that decoding may touch behind its result */
+
+size_t e2b_base64_size(size_t len); /* of the encoding of so many bytes */
+void e2b_base64_encode(const char *from, size_t len, char *to);
+/* `to` has room for len / 4 * 3 + 3 + E2B_BASE64_SLACK bytes. Either alphabet, padded or not; E2B_BASE64_BAD: neither. */
+size_t e2b_base64_decode(const char *from, size_t len, char *to);
 int e2b_terminal_open(lua_State *L); /* terminal */
 int e2b_file_open(lua_State *L);    /* file_open file_temp */
 int e2b_local_open(lua_State *L);   /* fs_list fs_stat fs_mkdir fs_symlink fs_touch fs_remove */

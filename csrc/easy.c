@@ -174,7 +174,7 @@ static CURLcode set_all(e2b_transfer *t, CURL *easy)
 static CURLcode set_call(e2b_transfer *t, CURL *easy)
 {
     CURLcode code = set_method(t, easy);
-    int gzip = (t->call->flags & E2B_GZIP) && t->engine->has_gzip;
+    int gzip = ((t->call->flags & E2B_GZIP) || t->gzip) && t->engine->has_gzip;
     SET(URL, t->url);
     SET(HTTPHEADER, t->headers);
     SET(PRIVATE, t);

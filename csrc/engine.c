@@ -1,6 +1,7 @@
 /* The engine as Lua sees it: one per Lua state. */
 #include "engine.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,18 +32,34 @@ static int engine_start(lua_State *L)
         return luaL_error(L, "this transfer was started or cancelled already");
     lua_settop(L, 2);
     t->ref = luaL_ref(L, E2B_ANCHORS); /* the last thing that can raise */
+    if (t->state != E2B_PREPARED) { /* cancelled by its guard, which has just been collected */
+        e2b_transfer_let_go(L, t);
+        return 0;
+    }
     e2b_engine_send(t);
     return 0;
 }
 
+static int is_readable(int fd)
+{
+    struct pollfd one;
+    one.fd = fd;
+    one.events = POLLIN;
+    one.revents = 0;
+    return poll(&one, 1, 0) > 0;
+}
+
 /* engine:wait(seconds) -> true (there is news) | false
  * engine:wait(seconds, transfer) -> true (that one is done, and finished() does not tell of it) | false, and as the
- * second result whether there is news of others */
+ * second result whether there is news of others
+ * engine:wait(seconds, transfer | nil, fd): returns when fd is readable, too; the third result says whether it is */
 static int engine_wait(lua_State *L)
 {
     e2b_engine *engine = check_engine(L);
     double seconds = (double)luaL_checknumber(L, 2), until, now;
     e2b_transfer *t = lua_isnoneornil(L, 3) ? NULL : e2b_transfer_check(L, 3);
+    int fd = (int)luaL_optinteger(L, 4, -1);
+    luaL_argcheck(L, lua_isnoneornil(L, 4) || fd >= 0, 4, "must be a file descriptor");
     if (!(seconds > 0))
         seconds = 0;
     now = e2b_now();
@@ -52,18 +69,24 @@ static int engine_wait(lua_State *L)
         if (engine->news_first != NULL)
             break;
         now = e2b_now();
-        if (now >= until || !e2b_engine_sleep(engine, now, until - now))
+        if (now >= until || (fd >= 0 && is_readable(fd)) || !e2b_engine_sleep(engine, now, until - now, fd))
             break;
     }
     if (t == NULL) {
         lua_pushboolean(L, engine->news_first != NULL);
-        return 1;
+        if (fd < 0)
+            return 1;
+        lua_pushnil(L);
+    } else {
+        if (t->state == E2B_DONE)
+            e2b_transfer_let_go(L, t);
+        lua_pushboolean(L, t->state == E2B_DONE || t->state == E2B_TAKEN);
+        lua_pushboolean(L, engine->news_first != NULL);
     }
-    if (t->state == E2B_DONE)
-        e2b_transfer_let_go(L, t);
-    lua_pushboolean(L, t->state == E2B_DONE || t->state == E2B_TAKEN);
-    lua_pushboolean(L, engine->news_first != NULL);
-    return 2;
+    if (fd < 0)
+        return 2;
+    lua_pushboolean(L, is_readable(fd));
+    return 3;
 }
 
 /* engine:step() */

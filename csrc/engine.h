@@ -15,6 +15,7 @@
 #define E2B_TARGET "e2b.target"
 #define E2B_TRANSFER "e2b.transfer"
 #define E2B_ENGINE "e2b.engine"
+#define E2B_GUARD "e2b.guard"
 
 #define E2B_NEVER 1e300           /* a time that doesn't come */
 #define E2B_KEEP_BYTES 1048576    /* larger buffers go back to malloc after each call */
@@ -36,6 +37,7 @@ typedef struct e2b_target e2b_target;
 typedef struct e2b_transfer e2b_transfer;
 typedef struct e2b_slot e2b_slot;
 typedef struct e2b_socket e2b_socket;
+typedef struct e2b_guard e2b_guard;
 
 /* ---- bytes (slot.c) ---- */
 
@@ -104,8 +106,12 @@ typedef enum {
     E2B_CAUSE_SINK,
     E2B_CAUSE_SOURCE,
     E2B_CAUSE_MEMORY,
-    E2B_CAUSE_MULTI
+    E2B_CAUSE_MULTI,
+    E2B_CAUSE_CONNECT, /* a stream that breaks its protocol, or ends with an error of the server's */
+    E2B_CAUSE_CUT      /* a stream without its end */
 } e2b_cause;
+
+enum { E2B_GOES_ON, E2B_ENDED, E2B_ENDED_WITH_ERROR };
 
 enum { E2B_CLOCK_REQUEST, E2B_CLOCK_CONNECT, E2B_CLOCK_IDLE };
 enum { E2B_TO_BUFFER, E2B_TO_READER, E2B_TO_SINK };
@@ -127,9 +133,10 @@ struct e2b_transfer {
     e2b_transfer *prev, *next; /* running */
     e2b_transfer *news_prev, *news_next;
     int ref; /* in the table of anchors */
+    e2b_guard *guard; /* whose collection cancels this, or NULL */
     unsigned char state, events, queued;
     unsigned char idempotent, added; /* added: to the multi handle */
-    unsigned char to, from;
+    unsigned char to, from, gzip;
 
     /* the request, inside slot->request */
     struct curl_slist *headers;
@@ -151,6 +158,8 @@ struct e2b_transfer {
     CURLMcode multi_code;
     e2b_cause cause;
     int clock, os_errno;
+    const char *what;  /* with cause CONNECT and TOO_LARGE: what is wrong, unless it is the usual */
+    unsigned char end; /* of a stream of events: its end-of-stream envelope was met, and is kept at the buffer's head */
     unsigned attempts;
     unsigned char replay, cut, headers_done, success, encoded;
     unsigned char read_paused, write_paused, want_read, want_write, write_closed, source_ended;
@@ -167,6 +176,21 @@ int e2b_transfer_result(lua_State *L);      /* result.c */
 int e2b_transfer_read(lua_State *L);        /* stream.c */
 int e2b_transfer_write(lua_State *L);
 int e2b_transfer_close_write(lua_State *L);
+void e2b_transfer_unpause(e2b_transfer *t);
+void e2b_transfer_cancel(lua_State *L, e2b_transfer *t);
+
+/* ---- streams of events (connect.c) ---- */
+
+#define E2B_BYTES_AFTER_END "bytes follow the end of the stream"
+
+int e2b_transfer_event(lua_State *L);
+int e2b_stream_ready(const e2b_transfer *t);   /* is there anything that an event() would look at? */
+int e2b_stream_too_large(e2b_transfer *t);     /* 1: and says so */
+void e2b_stream_settle(lua_State *L, e2b_transfer *t); /* before the result of one that is done: how did it end? */
+void e2b_stream_error(lua_State *L, int facts, const e2b_transfer *t); /* what the server's error says */
+
+int e2b_guard_open(lua_State *L); /* guard.c */
+void e2b_guard_forget(e2b_guard *guard);
 
 /* ---- what libcurl is told (easy.c) and calls back (receive.c) ---- */
 
@@ -243,6 +267,8 @@ struct e2b_engine {
 
     e2b_slot *idle;
     size_t idle_count;
+    e2b_buffer scratch; /* what connect.c decodes into */
+    unsigned scratch_uses;
     e2b_socket *fds; /* by descriptor (socket.c) */
     size_t fds_cap;
 };
@@ -259,7 +285,7 @@ void e2b_engine_news(e2b_transfer *t, unsigned events);
 void e2b_engine_quiet(e2b_transfer *t); /* no news of this one any more */
 void e2b_engine_clock(e2b_engine *engine, double at);
 void e2b_engine_drive(e2b_engine *engine);
-int e2b_engine_sleep(e2b_engine *engine, double now, double seconds);
+int e2b_engine_sleep(e2b_engine *engine, double now, double seconds, int fd);
 void e2b_engine_wake(e2b_engine *engine);
 void e2b_engine_before_pause(e2b_engine *engine);
 int e2b_engine_switch(e2b_engine *engine);

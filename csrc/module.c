@@ -131,11 +131,13 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     e2b_engine_open(L);
     e2b_target_open(L);
     e2b_transfer_open(L);
+    e2b_guard_open(L);
     luaL_setfuncs(L, functions, e2b_upvalues(L));
     e2b_json_open(L);
     e2b_calls_open(L);
     e2b_timefmt_open(L);
     e2b_url_open(L);
+    e2b_base64_open(L);
     e2b_terminal_open(L);
     e2b_file_open(L);
     e2b_local_open(L);

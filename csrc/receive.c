@@ -178,8 +178,14 @@ size_t e2b_on_body(char *data, size_t size, size_t count, void *owner)
     e2b_transfer *t = owner;
     size_t len = size * count, taken;
     int is_stream = t->to != E2B_TO_BUFFER && t->success;
+    int is_events = is_stream && (t->call->flags & E2B_STREAM);
+    if (t->end != E2B_GOES_ON) {
+        t->what = E2B_BYTES_AFTER_END;
+        return stop(t, E2B_CAUSE_CONNECT, 0);
+    }
+    /* Of an envelope that is not whole yet the rest is taken, whatever its size: a reader can't make room before. */
     if (t->to == E2B_TO_READER && t->success && t->slot->answer.len > 0 &&
-        t->slot->answer.len + len > t->high_water) {
+        t->slot->answer.len + len > t->high_water && (!is_events || e2b_stream_ready(t))) {
         t->read_paused = 1; /* the same bytes come again when the reader has taken some */
         t->idle_at = E2B_NEVER;
         return CURL_WRITEFUNC_PAUSE;
@@ -192,6 +198,10 @@ size_t e2b_on_body(char *data, size_t size, size_t count, void *owner)
     else
         taken = t->to == E2B_TO_SINK ? to_sink(t, data, len) : to_buffer(t, data, len);
     e2b_idle_from_now(t);
+    if (is_events && e2b_stream_too_large(t))
+        return STOP_WRITING;
+    if (is_events && !e2b_stream_ready(t))
+        return taken;
     if (t->want_read && is_stream && t->to == E2B_TO_READER) {
         t->want_read = 0;
         e2b_engine_news(t, E2B_EVENT_READ);

@@ -81,39 +81,6 @@ static int push_part(lua_State *L, int args, const char *name)
     return lua_gettop(L);
 }
 
-static int push_row(struct e2b_request *r, const e2b_call *call, int args)
-{
-    lua_State *L = r->L;
-    int query = push_part(L, args, "query"), body = push_part(L, args, "body");
-    luaL_Buffer out;
-
-    if (query != 0 && !e2b_only_fields(L, query, call->query, NULL, r->message))
-        return 0;
-    lua_pushstring(L, call->method);
-    luaL_buffinit(L, &out);
-    if (!add_path(r, &out, call->path, args) || (query != 0 && !e2b_add_query(r, &out, call->query, query)))
-        return 0;
-    luaL_pushresult(&out);
-    if (call->body == NULL || (body == 0 && !(call->flags & E2B_ALWAYS_BODY))) {
-        lua_pushnil(L);
-        lua_pushnil(L);
-        return 1;
-    }
-    if (body != 0) {
-        e2b_shape shape = {E2B_OBJECT, 0, NULL, NULL};
-        shape.fields = call->body;
-        lua_pushvalue(L, body);
-        if (!e2b_shape_write(L, &shape, NULL) || !e2b_json_print(L)) {
-            snprintf(r->message, sizeof r->message, "%s", lua_tostring(L, -1));
-            return 0;
-        }
-    } else {
-        lua_pushliteral(L, "{}");
-    }
-    lua_pushliteral(L, "application/json");
-    return 1;
-}
-
 /* Pushes a string of args, or nil. */
 static const char *push_text(lua_State *L, int args, const char *name, size_t *len)
 {
@@ -136,6 +103,83 @@ static int is_clean(const char *s, size_t len, int in_path)
         if (c < 0x20 || c == 0x7f || (in_path && (c == ' ' || c == '#')))
             return 0;
     }
+    return 1;
+}
+
+/* Puts the envelope of a stream around the message on top. */
+static void wrap(lua_State *L)
+{
+    size_t len = lua_rawlen(L, -1);
+    char prefix[5];
+
+    prefix[0] = 0;
+    prefix[1] = (char)(len >> 24);
+    prefix[2] = (char)(len >> 16);
+    prefix[3] = (char)(len >> 8);
+    prefix[4] = (char)len;
+    lua_pushlstring(L, prefix, sizeof prefix);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+}
+
+/* Pushes a body that is the caller's, or nil when it comes from elsewhere, and its type. */
+static int push_bytes(struct e2b_request *r, int args)
+{
+    lua_State *L = r->L;
+    const struct e2b_place at = {NULL, "content_type", 0};
+    const char *type = NULL;
+    size_t len;
+
+    if (args == 0) {
+        lua_pushnil(L);
+    } else {
+        push_text(L, args, "body", &len);
+        type = push_text(L, args, "content_type", &len);
+        if (type != NULL && (len == 0 || !is_clean(type, len, 0)))
+            return complain(r, &at, "it must not be empty or contain control characters");
+        if (type == NULL)
+            lua_pop(L, 1);
+    }
+    if (type == NULL)
+        lua_pushliteral(L, "application/octet-stream");
+    return 1;
+}
+
+static int push_row(struct e2b_request *r, const e2b_call *call, int args)
+{
+    lua_State *L = r->L;
+    int query = push_part(L, args, "query");
+    int body = (call->flags & E2B_BYTES_BODY) ? 0 : push_part(L, args, "body");
+    luaL_Buffer out;
+
+    if (query != 0 && !e2b_only_fields(L, query, call->query, NULL, r->message))
+        return 0;
+    lua_pushstring(L, call->method);
+    luaL_buffinit(L, &out);
+    if (!add_path(r, &out, call->path, args) || (query != 0 && !e2b_add_query(r, &out, call->query, query)))
+        return 0;
+    luaL_pushresult(&out);
+    if (call->flags & E2B_BYTES_BODY)
+        return push_bytes(r, args);
+    if (call->body == NULL || (body == 0 && !(call->flags & E2B_ALWAYS_BODY))) {
+        lua_pushnil(L);
+        lua_pushnil(L);
+        return 1;
+    }
+    if (body != 0) {
+        e2b_shape shape = {E2B_OBJECT, 0, NULL, NULL};
+        shape.fields = call->body;
+        lua_pushvalue(L, body);
+        if (!e2b_shape_write(L, &shape, NULL) || !e2b_json_print(L)) {
+            snprintf(r->message, sizeof r->message, "%s", lua_tostring(L, -1));
+            return 0;
+        }
+    } else {
+        lua_pushliteral(L, "{}");
+    }
+    if (call->flags & E2B_STREAM)
+        wrap(L);
+    lua_pushstring(L, (call->flags & E2B_STREAM) ? "application/connect+json" : "application/json");
     return 1;
 }
 

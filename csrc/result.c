@@ -148,6 +148,10 @@ static void push_cause(lua_State *L, const e2b_transfer *t)
         return;
     case E2B_CAUSE_TOO_LARGE:
         lua_pushliteral(L, "too_large");
+        if (t->what != NULL) {
+            lua_pushstring(L, t->what);
+            return;
+        }
         if (t->header_bytes > E2B_HEADER_BYTES) {
             lua_pushliteral(L, "the answer's headers are too large");
             return;
@@ -173,6 +177,15 @@ static void push_cause(lua_State *L, const e2b_transfer *t)
     case E2B_CAUSE_MULTI:
         lua_pushliteral(L, "curl");
         lua_pushstring(L, curl_multi_strerror(t->multi_code));
+        return;
+    case E2B_CAUSE_CONNECT:
+        lua_pushliteral(L, "connect");
+        lua_pushstring(L, t->what != NULL ? t->what : "the server ended the stream with an error");
+        return;
+    case E2B_CAUSE_CUT:
+        lua_pushliteral(L, "cut");
+        lua_pushstring(L, t->slot->answer.len > 0 ? "the stream was cut in the middle of an envelope"
+                                                  : "the stream was cut: it has no end");
         return;
     case E2B_CAUSE_NONE:
         break;
@@ -247,6 +260,10 @@ static void push_facts(lua_State *L, const e2b_transfer *t)
         e2b_target_mask(t->target, body, slot->answer.len);
         e2b_error_body(L, facts, body, slot->answer.len);
     }
+    if (t->end == E2B_ENDED_WITH_ERROR) {
+        e2b_target_mask(t->target, slot->answer.data + slot->answer.head, slot->answer.len);
+        e2b_stream_error(L, facts, t);
+    }
 }
 
 /* transfer:result() -> true, value, date, status, next_token, total_running, request_id | false, facts
@@ -267,6 +284,8 @@ int e2b_transfer_result(lua_State *L)
     }
     if (t->code == CURLE_OK && t->cause == E2B_CAUSE_NONE && !t->headers_done)
         t->code = CURLE_RECV_ERROR; /* cut in the headers: to libcurl the end of an answer without a body */
+    if ((t->call->flags & E2B_STREAM) && t->success)
+        e2b_stream_settle(L, t);
     if (t->cause != E2B_CAUSE_NONE || t->code != CURLE_OK || !t->success) {
         lua_pushboolean(L, 0);
         push_cause(L, t);

@@ -16,7 +16,7 @@ const e2b_shape e2b_shape_any = {E2B_ANY, 0, NULL, NULL};
 struct page {
     unsigned char slot[SLOTS]; /* field + 1, or 0; collisions go to the next slot */
     const char *wire[SLOTS];   /* the wire names as this Lua's interned strings, kept alive by the table of names */
-    unsigned long long required;
+    unsigned long long required, defaults;
     int names;
     int same; /* every field keeps its name */
     int known;
@@ -74,9 +74,11 @@ static const struct page *find_page(struct walk *w, const e2b_shape *shape)
         page->slot[h] = (unsigned char)(i + 1);
         if (field->flags & E2B_REQUIRED)
             page->required |= 1ull << i;
+        if (field->flags & E2B_DEFAULT)
+            page->defaults |= 1ull << i;
         /* Fields that may be read twice without harm: read_same gives up in the middle. */
         if (strcmp(field->wire, name) != 0 || field->flags != 0 || field->shape->kind > E2B_ANY ||
-            field->shape->kind == E2B_TIME)
+            field->shape->kind == E2B_TIME || field->shape->kind >= E2B_INT64)
             page->same = 0;
         lua_pushstring(L, name);
         lua_rawseti(L, w->names, at++);
@@ -108,10 +110,99 @@ static int find_field(const struct page *page, const e2b_field *fields, const ch
     return -1;
 }
 
-/* Makes the string, number or boolean on top what its shape says; nil when it is an empty text or null. */
-static inline int read_scalar(struct walk *w, e2b_kind kind, const struct e2b_place *at)
+/* A string of digits, which may have a sign. */
+static int parse_int64(const char *s, size_t len, long long *n)
+{
+    unsigned long long value = 0, max = 9223372036854775807ull;
+    size_t i = 0;
+
+    if (len > 0 && s[0] == '-') {
+        max++;
+        i = 1;
+    }
+    if (i == len)
+        return 0;
+    for (; i < len; i++) {
+        unsigned digit = (unsigned)(unsigned char)s[i] - '0';
+        if (digit > 9 || value > (max - digit) / 10)
+            return 0;
+        value = value * 10 + digit;
+    }
+    *n = s[0] == '-' ? (long long)(0 - value) : (long long)value;
+    return 1;
+}
+
+static int read_int64(struct walk *w, const struct e2b_place *at)
 {
     lua_State *L = w->L;
+    int type = lua_type(L, -1);
+    long long n;
+
+    if (type == LUA_TSTRING) {
+        size_t len;
+        const char *s = lua_tolstring(L, -1, &len);
+        if (!parse_int64(s, len, &n))
+            return complain(w, at, "a whole number expected, got another string");
+    } else if (type == LUA_TNUMBER) {
+        double d = (double)lua_tonumber(L, -1);
+        if (!(d >= -9223372036854775808.0 && d < 9223372036854775808.0) || d != (double)(long long)d)
+            return complain(w, at, "a whole number expected, got another number");
+        n = (long long)d;
+    } else {
+        return mismatch(w, at, "a whole number");
+    }
+    lua_pop(L, 1);
+    e2b_pushwhole(L, n);
+    return 1;
+}
+
+static int read_bytes(struct walk *w, const struct e2b_place *at)
+{
+    lua_State *L = w->L;
+    size_t len, size;
+    const char *s = lua_tolstring(L, -1, &len);
+    char *to = (char *)e2b_newuserdata(L, len / 4 * 3 + 3 + E2B_BASE64_SLACK);
+
+    size = e2b_base64_decode(s, len, to);
+    if (size == E2B_BASE64_BAD)
+        return complain(w, at, "this is not base64");
+    lua_pushlstring(L, to, size);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+    return 1;
+}
+
+/* A word by its name, or by its number, from 1 on. */
+static int read_enum(struct walk *w, const e2b_shape *shape, const struct e2b_place *at)
+{
+    lua_State *L = w->L;
+    int type = lua_type(L, -1);
+    const e2b_field *field = shape->fields;
+
+    if (type == LUA_TSTRING) {
+        size_t len;
+        const char *s = lua_tolstring(L, -1, &len);
+        while (field->wire != NULL && (field->wire_len != len || memcmp(field->wire, s, len) != 0))
+            field++;
+    } else if (type == LUA_TNUMBER) {
+        double d = (double)lua_tonumber(L, -1), i = 1;
+        while (field->wire != NULL && d != i) {
+            field++;
+            i++;
+        }
+    } else {
+        return mismatch(w, at, "a word");
+    }
+    lua_pop(L, 1);
+    lua_pushstring(L, field->wire != NULL ? field->name : NULL);
+    return 1;
+}
+
+/* Makes the string, number or boolean on top what its shape says; nil when it is an empty text or null. */
+static inline int read_scalar(struct walk *w, const e2b_shape *shape, const struct e2b_place *at)
+{
+    lua_State *L = w->L;
+    e2b_kind kind = shape->kind;
     int type = lua_type(L, -1);
 
     if (type == LUA_TSTRING && kind == E2B_STRING)
@@ -145,10 +236,16 @@ static inline int read_scalar(struct walk *w, e2b_kind kind, const struct e2b_pl
         lua_pushnil(L);
         return 1;
     }
+    if (kind == E2B_INT64)
+        return read_int64(w, at);
+    if (kind == E2B_ENUM)
+        return read_enum(w, shape, at);
+    if (kind == E2B_BYTES && type == LUA_TSTRING)
+        return read_bytes(w, at);
     return mismatch(w, at,
                     kind == E2B_BOOL   ? "a boolean"
                     : kind == E2B_TIME ? "a time"
-                    : kind <= E2B_TEXT ? "a string"
+                    : kind <= E2B_TEXT || kind == E2B_BYTES ? "a string"
                                        : "a number");
 }
 
@@ -158,7 +255,7 @@ static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_p
  * anything. `size` is read_object's, or NULL. */
 static inline int read_value(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size)
 {
-    return shape->kind < E2B_ANY ? read_scalar(w, shape->kind, at) : read_table(w, shape, at, size);
+    return shape->kind < E2B_ANY ? read_scalar(w, shape, at) : read_table(w, shape, at, size);
 }
 
 /* Puts the key and the value on top into `extra`: of a field no shape knows, or of one with a value it can't have. */
@@ -241,6 +338,33 @@ static int read_same(struct walk *w, const e2b_shape *shape, const struct page *
     return check_required(w, shape, page->required & ~seen, &at);
 }
 
+static int set_defaults(struct walk *w, const e2b_shape *shape, const struct page *page, unsigned long long missing,
+                        const struct e2b_place *at)
+{
+    lua_State *L = w->L;
+    int i;
+
+    for (i = 0; missing != 0; i++, missing >>= 1) {
+        const e2b_shape *type = shape->fields[i].shape;
+        if (!(missing & 1))
+            continue;
+        lua_rawgeti(L, w->names, page->names + i);
+        if (type->kind >= E2B_ANY) {
+            lua_newtable(L);
+            if (type->kind == E2B_OBJECT && !read_value(w, type, at, NULL))
+                return 0;
+        } else if (type->kind == E2B_BOOL) {
+            lua_pushboolean(L, 0);
+        } else if (type->kind == E2B_STRING) {
+            lua_pushliteral(L, "");
+        } else {
+            lua_pushinteger(L, 0);
+        }
+        lua_rawset(L, -3);
+    }
+    return 1;
+}
+
 /* `size` is how many fields the new table is made for and, afterwards, how many it has: rows of a page are alike. */
 static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_place *up, int *size)
 {
@@ -279,7 +403,7 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
             continue;
         }
         if (!read_value(w, field->shape, &at, NULL)) {
-            if (field->flags & E2B_REQUIRED)
+            if (field->flags & (E2B_REQUIRED | E2B_DEFAULT))
                 return 0;
             /* The rest of the answer may be all there is to find a sandbox by. */
             lua_settop(L, to + 2);
@@ -309,6 +433,8 @@ static int read_object(struct walk *w, const e2b_shape *shape, const struct e2b_
     }
     *size = count + extra;
     lua_replace(L, from);
+    if ((page->defaults & ~seen) != 0 && !set_defaults(w, shape, page, page->defaults & ~seen, up))
+        return 0;
     return check_required(w, shape, page->required & ~seen, &at);
 }
 
@@ -374,6 +500,33 @@ static int read_map(struct walk *w, const e2b_shape *shape, const struct e2b_pla
     return 1;
 }
 
+/* An object that stands for the value of its one field. */
+static int read_inner(struct walk *w, const e2b_shape *shape)
+{
+    lua_State *L = w->L;
+    const e2b_field *field = shape->fields;
+    struct e2b_place at = {NULL, NULL, 0};
+
+    if (lua_rawlen(L, -1) > 0)
+        return mismatch(w, NULL, "an object");
+    if (field == NULL) {
+        lua_pop(L, 1);
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    at.key = field->wire;
+    lua_getfield(L, -1, field->wire);
+    lua_remove(L, -2);
+    if (lua_isnil(L, -1) || lua_type(L, -1) == LUA_TLIGHTUSERDATA) {
+        if (!(field->flags & E2B_DEFAULT))
+            return complain(w, &at, "this field is missing");
+        lua_pop(L, 1);
+        lua_newtable(L);
+        return 1;
+    }
+    return read_value(w, field->shape, &at, NULL);
+}
+
 static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_place *at, int *size)
 {
     lua_State *L = w->L;
@@ -397,6 +550,8 @@ static int read_table(struct walk *w, const e2b_shape *shape, const struct e2b_p
         return read_list(w, shape, at);
     if (shape->kind == E2B_MAP || shape->kind == E2B_PAIRS)
         return read_map(w, shape, at);
+    if (shape->kind == E2B_INNER)
+        return read_inner(w, shape);
     return read_object(w, shape, at, size != NULL ? size : &own_size);
 }
 

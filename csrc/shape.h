@@ -18,10 +18,14 @@ typedef enum e2b_kind {
     E2B_WHOLE,   /* the same; requests carry whole ones only */
     E2B_SECONDS, /* a number of seconds; requests carry whole ones, rounded up */
     E2B_EPOCH,   /* seconds since the epoch as a number; requests carry whole ones, rounded down */
+    E2B_INT64,   /* a whole number, which answers may write as a string */
+    E2B_BYTES,   /* any bytes in Lua, base64 on the wire */
+    E2B_ENUM,    /* answers: one of the words in `fields` by its Lua name; absent when it is none of them */
     E2B_ANY,     /* any JSON value; from here on tables are expected */
     E2B_OBJECT,  /* an object with the fields of its shape */
     E2B_LIST,    /* an array of `item` */
     E2B_MAP,     /* an object whose keys are the user's, values are `item` */
+    E2B_INNER,   /* answers: an object that stands for the value of its one field; without one, it is true */
     E2B_SWITCH,  /* requests: true and false stand for the object { enabled = … }, else as E2B_OBJECT */
     E2B_PAIRS    /* queries: a map as one value, encoded twice before the encoding of the query */
 } e2b_kind;
@@ -40,20 +44,23 @@ struct e2b_field {
     unsigned flags;
 };
 
-/* More flags of a row: a body is sent even when no field of it was given. */
+/* More flags of a row: a body is sent even when no field of it was given; the body is a string of the caller's; so is
+ * the answer. */
 #define E2B_ALWAYS_BODY 256u
+#define E2B_BYTES_BODY 512u
 
 /* Flags of a field. */
 #define E2B_REQUIRED 1u /* an answer without it is of the wrong shape */
 #define E2B_DROPPED 2u  /* never handed to Lua */
 #define E2B_FALLBACK 4u /* gives way to another field of the same Lua name */
 #define E2B_SECRET 8u   /* holds one, so a value of another type is dropped; else that goes to `extra` */
+#define E2B_DEFAULT 16u /* absent from an answer it is 0, false, "" or empty; another type is a wrong shape */
 
 /* The deepest nesting that is read or written. */
 #define E2B_MAX_DEPTH 100
 
 /* Ids of objects are below this. */
-#define E2B_OBJECTS 16
+#define E2B_OBJECTS 20
 
 /* shape.c */
 
@@ -76,6 +83,9 @@ size_t e2b_explain(char *to, const struct e2b_place *at, const char *what);
 size_t e2b_explain_type(char *to, const struct e2b_place *at, const char *expected, lua_State *L, int index);
 
 int e2b_shape_open(lua_State *L);
+
+/* Events of streams (calls_envd.c). */
+extern const e2b_shape e2b_process_end, e2b_watch_event;
 
 extern const e2b_shape e2b_shape_any;
 

@@ -3,7 +3,7 @@
 #include "engine.h"
 
 /* Takes back the pauses that no longer have a reason. libcurl may call the body's callback from in here. */
-static void unpause(e2b_transfer *t)
+void e2b_transfer_unpause(e2b_transfer *t)
 {
     int mask = CURLPAUSE_CONT;
     CURLcode code;
@@ -29,6 +29,8 @@ int e2b_transfer_read(lua_State *L)
     size_t n;
     if (t->to != E2B_TO_READER)
         return luaL_error(L, "this transfer's body is not read in pieces");
+    if (t->call->flags & E2B_STREAM)
+        return luaL_error(L, "this transfer's body is a stream of events: event() reads it");
     luaL_argcheck(L, lua_isnoneornil(L, 2) || max >= 1, 2, "must be 1 or more");
     if (t->slot == NULL || (t->state == E2B_DONE && !t->success)) {
         lua_pushnil(L);
@@ -55,7 +57,7 @@ int e2b_transfer_read(lua_State *L)
     e2b_buffer_drop(b, n);
     if (t->read_paused && t->state == E2B_RUNNING && b->len <= t->high_water / 2) {
         t->read_paused = 0;
-        unpause(t);
+        e2b_transfer_unpause(t);
     }
     return 1;
 }
@@ -64,7 +66,7 @@ static void more_to_send(e2b_transfer *t)
 {
     if (t->write_paused && t->state == E2B_RUNNING) {
         t->write_paused = 0;
-        unpause(t);
+        e2b_transfer_unpause(t);
     }
 }
 

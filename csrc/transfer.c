@@ -8,6 +8,8 @@
 
 #define MAX_SECONDS 1e9
 #define MAX_HEADERS 2000
+#define RPC_LINE "Connect-Protocol-Version: 1"
+#define STREAM_LINE "Accept-Encoding: identity"
 
 e2b_transfer *e2b_transfer_check(lua_State *L, int index)
 {
@@ -38,7 +40,7 @@ typedef struct options {
     curl_off_t max_bytes, source_size;
     size_t high_water;
     int sink, source;
-    unsigned char to, from;
+    unsigned char to, from, gzip;
     size_t header_count, header_bytes;
     int own_type; /* the caller's headers hold a Content-Type */
 } options;
@@ -119,6 +121,9 @@ static int get_options(lua_State *L, options *o)
     lua_getfield(L, 4, "stream");
     o->to = lua_toboolean(L, -1) ? E2B_TO_READER : E2B_TO_BUFFER;
     lua_pop(L, 1);
+    lua_getfield(L, 4, "gzip");
+    o->gzip = (unsigned char)lua_toboolean(L, -1);
+    lua_pop(L, 1);
     if (o->sink >= 0) {
         if (o->to == E2B_TO_READER)
             luaL_error(L, "bad transfer: 'stream' and 'sink' exclude each other");
@@ -184,7 +189,7 @@ static int copy_request(lua_State *L, e2b_transfer *t, const parts *p, const opt
     e2b_buffer *b = &t->slot->request;
     const e2b_target *target = t->target;
     struct curl_slist *nodes, *last = NULL, *of_target;
-    size_t count = 0, max = o->header_count + 2, size, i;
+    size_t count = 0, max = o->header_count + 4, size, i;
     int has_body = p->body != NULL || t->from != E2B_FROM_BYTES;
     char *at;
 
@@ -192,7 +197,8 @@ static int copy_request(lua_State *L, e2b_transfer *t, const parts *p, const opt
         for (of_target = target->headers; of_target != NULL; of_target = of_target->next)
             max++;
     size = max * sizeof *nodes + o->header_bytes + target->url_len + p->path_len + 1 + p->method_len + 1 +
-           p->body_len + 1 + p->type_len + sizeof "Content-Type: " + sizeof "Expect:";
+           p->body_len + 1 + p->type_len + sizeof "Content-Type: " + sizeof "Expect:" + sizeof RPC_LINE +
+           sizeof STREAM_LINE;
     if (!e2b_buffer_room(b, size))
         return 0;
     b->len = size;
@@ -231,6 +237,16 @@ static int copy_request(lua_State *L, e2b_transfer *t, const parts *p, const opt
     if (has_body) { /* else libcurl asks for a 100 Continue before large bodies and waits up to a second */
         char *line = at;
         keep(&at, "Expect:", 7);
+        link_line(t, &nodes[count++], &last, line);
+    }
+    if (t->call->flags & E2B_RPC) {
+        char *line = at;
+        keep(&at, RPC_LINE, sizeof RPC_LINE - 1);
+        link_line(t, &nodes[count++], &last, line);
+    }
+    if (t->call->flags & E2B_STREAM) { /* whoever compresses on the way also holds back */
+        char *line = at;
+        keep(&at, STREAM_LINE, sizeof STREAM_LINE - 1);
         link_line(t, &nodes[count++], &last, line);
     }
     if (o->header_count == 0) { /* shared: the list is never changed */
@@ -276,6 +292,12 @@ static int transfer_new(lua_State *L)
     if (!get_options(L, &o))
         return 2;
     headers = lua_gettop(L); /* 5 */
+    if (call->flags & E2B_STREAM) {
+        if (o.to == E2B_TO_SINK)
+            return luaL_error(L, "bad transfer: a stream of events can't go into a sink");
+        o.to = E2B_TO_READER;
+        o.gzip = 0;
+    }
     if (!e2b_call_request(L, call, 3)) {
         lua_pushnil(L);
         lua_insert(L, -2);
@@ -312,6 +334,7 @@ static int transfer_new(lua_State *L)
     t->ref = LUA_NOREF;
     t->to = o.to;
     t->from = o.from;
+    t->gzip = o.gzip;
     t->timeout = o.timeout;
     t->connect_timeout = o.connect_timeout;
     t->idle_timeout = o.idle_timeout;
@@ -343,10 +366,9 @@ void e2b_transfer_let_go(lua_State *L, e2b_transfer *t)
     }
 }
 
-/* transfer:cancel(). One that is done already keeps its result. */
-static int transfer_cancel(lua_State *L)
+/* One that is done already keeps its result. */
+void e2b_transfer_cancel(lua_State *L, e2b_transfer *t)
 {
-    e2b_transfer *t = e2b_transfer_check(L, 1);
     if (t->state == E2B_RUNNING || t->state == E2B_PREPARED) {
         t->cause = E2B_CAUSE_CANCELLED;
         if (t->state == E2B_RUNNING)
@@ -355,6 +377,12 @@ static int transfer_cancel(lua_State *L)
             t->state = E2B_DONE;
     }
     e2b_transfer_let_go(L, t);
+}
+
+/* transfer:cancel() */
+static int transfer_cancel(lua_State *L)
+{
+    e2b_transfer_cancel(L, e2b_transfer_check(L, 1));
     return 0;
 }
 
@@ -394,11 +422,9 @@ static int transfer_gc(lua_State *L)
     if (engine == NULL)
         return 0;
     e2b_engine_check_pid(engine);
-    if (t->state == E2B_RUNNING) {
-        t->cause = E2B_CAUSE_CANCELLED;
-        e2b_engine_finish(t, CURLE_ABORTED_BY_CALLBACK);
-    }
-    e2b_transfer_let_go(L, t);
+    if (t->guard != NULL)
+        e2b_guard_forget(t->guard);
+    e2b_transfer_cancel(L, t);
     e2b_transfer_release(t);
     t->engine = NULL;
     engine->transfers--;
@@ -423,7 +449,8 @@ int e2b_transfer_open(lua_State *L)
         { "cancel", transfer_cancel },           { "status", transfer_status },
         { "progress", transfer_progress },       { "read", e2b_transfer_read },
         { "write", e2b_transfer_write },         { "close_write", e2b_transfer_close_write },
-        { "result", e2b_transfer_result },       { NULL, NULL },
+        { "event", e2b_transfer_event },         { "result", e2b_transfer_result },
+        { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__gc", transfer_gc }, { "__tostring", transfer_tostring }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "transfer", transfer_new }, { NULL, NULL } };

@@ -45,6 +45,22 @@ static int write_string(struct walk *w, const struct e2b_place *at)
     return 1;
 }
 
+static int write_bytes(struct walk *w, const struct e2b_place *at)
+{
+    size_t len;
+    const char *s = lua_tolstring(w->L, -1, &len);
+    char *to;
+
+    if (len > MAX_BODY || (w->text += e2b_base64_size(len)) > MAX_BODY)
+        return complain(w, at, "the request is too large (more than 64 MiB)");
+    to = (char *)e2b_newuserdata(w->L, e2b_base64_size(len) + 1);
+    e2b_base64_encode(s, len, to);
+    lua_pushlstring(w->L, to, e2b_base64_size(len));
+    lua_replace(w->L, -3);
+    lua_pop(w->L, 1);
+    return 1;
+}
+
 /* The number on top, unless it is one that JSON or the reader does not have. Whole numbers leave as integers. */
 static int write_number(struct walk *w, e2b_kind kind, const struct e2b_place *at)
 {
@@ -312,6 +328,7 @@ static int write_value(struct walk *w, const e2b_shape *shape, const struct e2b_
         return type == LUA_TBOOLEAN ? 1 : mismatch(w, at, "a boolean");
     case E2B_NUMBER:
     case E2B_WHOLE:
+    case E2B_INT64:
     case E2B_SECONDS:
     case E2B_EPOCH:
         return type == LUA_TNUMBER ? write_number(w, shape->kind, at) : mismatch(w, at, "a number");
@@ -339,6 +356,10 @@ static int write_value(struct walk *w, const e2b_shape *shape, const struct e2b_
         return type == LUA_TTABLE ? write_object(w, shape, at, depth) : mismatch(w, at, "a boolean");
     case E2B_OBJECT:
         return type == LUA_TTABLE ? write_object(w, shape, at, depth) : mismatch(w, at, "a table");
+    case E2B_BYTES:
+        return type == LUA_TSTRING ? write_bytes(w, at) : mismatch(w, at, "a string");
+    case E2B_ENUM:
+    case E2B_INNER:
     case E2B_PAIRS:
         break;
     }

@@ -15,22 +15,32 @@ local transfer = {}
 ---@class e2b.core.engine
 local engine = {}
 
+--- Cancels its transfer when it is collected (csrc/guard.c).
+---@class e2b.core.guard
+local guard = {}
+
 --- A row of the table of REST calls.
 ---@class e2b.core.call
 ---@field name string
 ---@field method string
 ---@field path string template, with {parameters}
 ---@field idempotent boolean may be sent again when a connection died
+---@field rpc boolean Connect RPC of a sandbox's daemon
+---@field stream boolean its answer is read with transfer:event()
+
+--- "connect": a stream of events breaks its protocol, or the server ended it with an error (error_code and message say
+--- which); "cut": its body ended before it did.
+---@alias e2b.core.cause "http"|"curl"|"deadline"|"cancelled"|"too_large"|"json"|"shape"|"sink"|"source"|"connect"|"cut"
 
 --- What transfer:result() tells about a failure.
 ---@class e2b.core.facts
----@field cause "http"|"curl"|"deadline"|"cancelled"|"too_large"|"json"|"shape"|"sink"|"source"
+---@field cause e2b.core.cause
 ---@field text string for people, without secrets
 ---@field sent "no"|"maybe"|"yes" "no": surely nothing of the request left; "yes": a whole head of an answer came back
 ---@field status? integer
 ---@field curl? integer CURLcode
 ---@field message? string what E2B's JSON error body says
----@field error_code? string|integer the same body's code
+---@field error_code? string|integer the same body's code; of Connect's errors the word, as "not_found"
 ---@field has_body? boolean it was there
 ---@field retry_after? string the header as it came
 ---@field request_id? string X-E2B-Trace-ID
@@ -55,7 +65,8 @@ local engine = {}
 ---@field idle_timeout? number seconds between two bytes of a body; doesn't run while the transfer is paused for us
 ---@field max_bytes? integer cap on the answer's bytes after decoding
 ---@field headers? string[] name, value, name, value …; each takes the place of the target's header of that name
----@field stream? boolean the body is read with transfer:read()
+---@field stream? boolean the body is read with transfer:read(); implied for rows that are streams of events
+---@field gzip? boolean ask for a compressed answer; streams of events never are
 ---@field sink? integer descriptor that a successful body is written to; never closed
 ---@field source? integer|"chunks" descriptor that the request's body is read from, or transfer:write()
 ---@field source_size? integer bytes of the source; announced as Content-Length and checked
@@ -142,6 +153,22 @@ function core.target(options) end
 ---@return string|nil message what is wrong with the arguments
 function core.transfer(target, call, args, options) end
 
+--- What is kept by whoever needs a transfer: collecting it cancels the transfer, which would run on otherwise. One for
+--- each transfer at most.
+---@param which e2b.core.transfer
+---@return e2b.core.guard guard
+function core.guard(which) end
+
+--- Base64, in the standard alphabet and padded.
+---@param bytes string
+---@return string text
+function core.base64_encode(bytes) end
+
+--- The bytes of a base64 text: either alphabet, padded or not.
+---@param text string
+---@return string|nil bytes nil: not base64
+function core.base64_decode(text) end
+
 --- The engine of this Lua state. libcurl's multi handle is made by its first start().
 ---@return e2b.core.engine
 function core.engine() end
@@ -153,9 +180,11 @@ function engine:start(which) end
 --- Drives until there is news, `seconds` (at most 1) are over or a signal came.
 ---@param seconds number
 ---@param which? e2b.core.transfer wait for this one: finished() does not tell of its end then
+---@param fd? integer a terminal or a pipe: returns when it is readable, too
 ---@return boolean news with `which`: that one is done
 ---@return boolean|nil others with `which`: there is news of others, to be taken with finished()
-function engine:wait(seconds, which) end
+---@return boolean|nil readable with `fd`: there is something to read, or the other end was closed
+function engine:wait(seconds, which, fd) end
 
 --- Drives without waiting.
 function engine:step() end
@@ -195,6 +224,16 @@ function transfer:cancel() end
 ---@param max? integer
 ---@return string|false|nil bytes false: none yet; nil: the body has ended or failed, result() says which
 function transfer:read(max) end
+
+--- The next event of a stream (rows process_start, process_connect, dir_watch):
+---   "start", pid                       of a process; "start" alone of a watched folder
+---   "stdout"|"stderr"|"pty", bytes     chunks of one kind that are there already come as one, up to 64 KiB
+---   "end", { exit_code, exited, status?, error? }
+---   "filesystem", { name, type?, entry? }
+--- Events that only keep the connection alive are left out.
+---@return string|false|nil kind false: none yet; nil: the stream has ended or failed, result() says which
+---@return integer|string|table|nil value
+function transfer:event() end
 
 --- Gives bytes of a request's body (source = "chunks"). A piece larger than the high-water mark is taken when the
 --- buffer is empty.
@@ -462,5 +501,8 @@ function tree:touch(rel, mode, mtime) end
 
 --- Idempotent.
 function tree:close() end
+
+--- The transfer is nobody's any more: it goes on without a guard. Idempotent.
+function guard:release() end
 
 return core

@@ -30,13 +30,31 @@ describe("the table of calls", function()
       sandbox_connect_v1 = "POST /sandboxes/{sandbox_id}/connect",
       sandbox_timeout = "POST /sandboxes/{sandbox_id}/timeout",
       sandbox_metrics = "GET /sandboxes/{sandbox_id}/metrics", template_list = "GET /v2/templates",
-      template_list_v1 = "GET /templates", envd_health = "GET /health",
+      template_list_v1 = "GET /templates", envd_health = "GET /health", envd_metrics = "GET /metrics",
+      envd_envs = "GET /envs", files_read = "GET /files", files_write = "POST /files",
+      files_compose = "POST /files/compose",
     }
+    for name, method in pairs({
+      process_list = "List", process_start = "Start", process_connect = "Connect", process_update = "Update",
+      process_input = "SendInput", process_signal = "SendSignal", process_close_stdin = "CloseStdin",
+    }) do
+      rows[name] = "POST /process.Process/" .. method
+    end
+    for name, method in pairs({
+      fs_stat = "Stat", fs_make_dir = "MakeDir", fs_move = "Move", fs_remove = "Remove", fs_list = "ListDir",
+      dir_watch = "WatchDir", watcher_create = "CreateWatcher", watcher_events = "GetWatcherEvents",
+      watcher_remove = "RemoveWatcher",
+    }) do
+      rows[name] = "POST /filesystem.Filesystem/" .. method
+    end
+    local streams = { process_start = true, process_connect = true, dir_watch = true }
     for name, expected in pairs(rows) do
       local row = core.calls[name]
       assert.are.equal(name, row.name)
       assert.are.equal(expected, row.method .. " " .. row.path)
       assert.are.equal(row.method == "GET" or row.method == "DELETE", row.idempotent, name)
+      assert.are.equal(expected:find("%.") ~= nil, row.rpc, name)
+      assert.are.equal(streams[name] or false, row.stream, name)
     end
     assert.are.equal("raw", core.calls.raw.name)
     assert.is_false(core.calls.raw.idempotent)

@@ -183,7 +183,7 @@ function conn:begin_chunked(status, headers)
 end
 
 function conn:chunk(bytes)
-  return self:send(string.format("%x\r\n%s\r\n", #bytes, bytes))
+  return self:send(string.format("%x\r\n", #bytes) .. bytes .. "\r\n") -- 5.1 formats no zeros
 end
 
 --- One entry of peer.answers.

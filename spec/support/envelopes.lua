@@ -1,0 +1,60 @@
+-- Streams of envelopes: what a peer needs to send some, and what a spec needs to read them.
+local exchange = require("spec.support.exchange")
+local core = require("e2b.core")
+
+local envelopes = {}
+
+--- The beginning of a peer's handler: begin(), envelope(payload, flags?), send(payload, flags?), finish(payload?),
+--- output(kind, bytes).
+envelopes.handler = [[
+  local request = conn:read_request()
+  if not request then
+    return
+  end
+  local function begin(headers)
+    conn:begin_chunked(200, headers or { ["Content-Type"] = "application/connect+json" })
+  end
+  local function envelope(payload, flags, length)
+    local n = length or #payload
+    return string.char(flags or 0, math.floor(n / 2 ^ 24) % 256, math.floor(n / 2 ^ 16) % 256,
+      math.floor(n / 2 ^ 8) % 256, n % 256) .. payload
+  end
+  local function send(payload, flags, length)
+    return conn:chunk(envelope(payload, flags, length))
+  end
+  local function finish(payload)
+    send(payload or "{}", 2)
+    conn:chunk("")
+  end
+]]
+
+--- Reads what is there. Returns false when more may come, nil at the end.
+function envelopes.take(transfer, on_event)
+  while true do
+    local kind, value = transfer:event()
+    if not kind then
+      return kind
+    end
+    on_event(kind, value)
+  end
+end
+
+--- Opens a stream and reads it to its end.
+---@return table[] events { kind, value }
+---@return boolean ok
+---@return table|true facts
+function envelopes.read(target, row, args, opts, seconds)
+  local transfer = assert(core.transfer(target, row, args, opts))
+  local got = {}
+  local function take()
+    envelopes.take(transfer, function(kind, value)
+      got[#got + 1] = { kind, value }
+    end)
+  end
+  core.engine():start(transfer)
+  exchange.drive({ transfer }, take, seconds)
+  take()
+  return got, transfer:result()
+end
+
+return envelopes
