@@ -265,16 +265,16 @@ end
 ---Takes changes of files back: those of the working tree, or with `staged` those that are staged.
 ---envd: POST /process.Process/Start. Errors: exit.
 ---@param path string of the repository
----@param paths string[]
----@param opts { staged: boolean?, worktree: boolean?, source: string? }? and e2b.GitOptions
+---@param paths string[]|table a list; or the options, with `paths` in them
+---@param opts { paths: string[]?, staged: boolean?, worktree: boolean?, source: string? }? and e2b.GitOptions
 ---@return e2b.CommandResult? result
 ---@return string? message
 ---@return e2b.Error? err
 function methods:restore(path, paths, opts)
-  if type(paths) == "table" and paths.paths ~= nil then
-    options.raise("sandbox.git:restore takes the paths first: write sandbox.git:restore(path, { \"file\" }, { … })")
-  end
-  local made = in_repository(self, "restore", path, opts, names("staged", "worktree", "source"))
+  if opts == nil and type(paths) == "table" and #paths == 0 then paths, opts = nil, paths end
+  local made = in_repository(self, "restore", path, opts, names("paths", "staged", "worktree", "source"))
+  if paths ~= nil and made.opts.paths ~= nil then args.bad(made.operation, "paths", "it is given twice") end
+  if paths == nil then paths = made.opts.paths end
   local operation, given, argv = made.operation, made.opts, { "restore" }
   local files = args.list(operation, paths, "paths")
   local staged = args.flag(operation, given.staged, "staged")
@@ -358,14 +358,18 @@ end
 
 ---Gives git in the sandbox credentials for good: they are stored in a file of the user's, where every process of that
 ---user can read them. envd: POST /process.Process/Start. Errors: exit.
----@param username string
----@param password string a token
----@param opts { host: string?, protocol: string? }? and e2b.GitOptions; github.com and https if not given
+---@param username string|table or the options, with `username` and `password` in them
+---@param password string? a token
+---@param opts { username: string?, password: string?, host: string?, protocol: string? }? and e2b.GitOptions; host and
+---  protocol are github.com and https if not given
 ---@return e2b.CommandResult? result
 ---@return string? message
 ---@return e2b.Error? err
 function methods:dangerously_authenticate(username, password, opts)
-  local made = job(self, "dangerously_authenticate", opts, names("host", "protocol"))
+  if type(username) == "table" and password == nil and opts == nil then username, opts = nil, username end
+  local made = job(self, "dangerously_authenticate", opts, names("username", "password", "host", "protocol"))
+  if username == nil then username = made.opts.username end
+  if password == nil then password = made.opts.password end
   return remotes.authenticate(made, username, password)
 end
 

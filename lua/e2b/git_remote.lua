@@ -85,20 +85,20 @@ function M.clone(job, url, path)
   return result
 end
 
--- The remote of a push or pull with credentials, and what makes git use them for it.
+-- The one remote there is.
+local function only_remote(job)
+  local result, message, err = runs.run(job, { "remote" })
+  if result == nil then return nil, message, err end
+  local found = {}
+  for line in result.stdout:gmatch("[^\r\n]+") do found[#found + 1] = runs.trim(line) end
+  if #found == 1 then return found[1] end
+  return runs.refuse(job, ("the repository has %s: name one with the option remote"):format(
+    #found == 0 and "no remote" or #found .. " remotes"))
+end
+
+-- What makes git use credentials for a remote.
 local function prepare(job, remote, username, password, pushing)
   local result, message, err
-  if not remote then
-    result, message, err = runs.run(job, { "remote" })
-    if result == nil then return nil, message, err end
-    local found = {}
-    for line in result.stdout:gmatch("[^\r\n]+") do found[#found + 1] = runs.trim(line) end
-    if #found ~= 1 then
-      return runs.refuse(job, ("the repository has %s: name one with the option remote"):format(
-        #found == 0 and "no remote" or #found .. " remotes"))
-    end
-    remote = found[1]
-  end
   local url = remote
   if not remote:find("://", 1, true) then
     local argv = { "remote", "get-url", remote }
@@ -141,12 +141,15 @@ local function transfer(job, argv, set_upstream)
   local username, password = args.credentials(operation, opts)
   job.username, job.secrets = username ~= nil, password and secrets(password) or nil
   if action == "pull" and not remote and not branch then
-    local ok, message, err = upstream(job)
-    if not ok then return nil, message, err end
+    local ok, why, wrong = upstream(job)
+    if not ok then return nil, why, wrong end
   end
-  local more
+  local more, message, err
+  if not remote and (branch or username) then
+    remote, message, err = only_remote(job)
+    if not remote then return nil, message, err end
+  end
   if username then
-    local message, err
     more, message, err = prepare(job, remote, username, password, action == "push")
     if not more then return nil, message, err end
     remote = more.remote
