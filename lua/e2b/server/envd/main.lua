@@ -106,7 +106,12 @@ local function run(options, next_line, cqueues)
   if not server then return nil, "cannot listen on " .. options.socket .. ": " .. problem end
   cq:wrap(watch)
   cq:wrap(function()
-    for line in next_line do say(obey(json, process, line)) end
+    -- Not a generic for: on Lua 5.1 nothing can wait inside of its iterator.
+    local line = next_line()
+    while line do
+      say(obey(json, process, line))
+      line = next_line()
+    end
     server:close()
     finish(daemon, process)
   end)

@@ -223,7 +223,8 @@ end
 
 local function stream_input(request, next_message)
   local self
-  for message in next_message do
+  local message = next_message()
+  while message do
     if message.start then
       self = find(message.start.process)
     elseif message.data then
@@ -232,6 +233,7 @@ local function stream_input(request, next_message)
     elseif not message.keepalive then
       connect.raise("unimplemented", "invalid event type")
     end
+    message = next_message()
   end
 end
 
