@@ -1,7 +1,6 @@
 --- URLs of a sandbox's files for others: a browser, curl, another service. They carry a signature in the place of the
 --- sandbox's token, which never leaves this process.
 local core = require("e2b.core")
-local base = require("e2b.sandbox_base")
 local book = require("e2b.sandbox_book")
 local envd = require("e2b.envd")
 local options = require("e2b.options")
@@ -40,58 +39,63 @@ end
 
 local NONE = {}
 
-local function url(binding, target, operation, path, opts, name)
-  local _, object, owner = base.object(binding, target, name)
-  local what = "sandbox:" .. name
+local function url(object, operation, path, opts, what)
   if opts ~= nil then check(opts, what) end
   opts = opts or NONE
   local link = envd.link(object)
-  local token, message, err = link:token(opts)
-  if token == nil and err ~= nil then return nil, message, err end
+  local token, message, err = link:token(what, opts)
+  if token == nil then return nil, message, err end
   local user, lifetime = opts.user, opts.use_signature_expiration
   if lifetime ~= nil and not token then
     raise(what .. ": use_signature_expiration is for secured sandboxes, and this one has no access token")
   end
+  local where
+  where, message, err = link:direct_url()
+  if where == nil then return nil, message, err end
   -- Daemons before 0.4.0 have no default user.
   if user == nil and not link:at_least(0, 4, 0) then user = "user" end
   local query = {}
   if user ~= nil then query[1] = "username=" .. core.escape(user) end
   if path ~= nil then query[#query + 1] = "path=" .. core.escape(path) end
   if token then
-    local expiration = lifetime and book.now(owner) + lifetime
+    local expiration = lifetime and book.now(link.binding) + lifetime
     query[#query + 1] = "signature=" .. core.escape(M.signature(path or "", operation, user or "", token, expiration))
     if expiration then query[#query + 1] = ("signature_expiration=%.0f"):format(expiration) end
   end
-  local where = link:direct_url():gsub("/+$", "") .. "/files"
-  if #query == 0 then return where end
-  return where .. "?" .. table.concat(query, "&")
+  if #query == 0 then return where .. "/files" end
+  return where .. "/files?" .. table.concat(query, "&")
 end
 
+--- See Sandbox.download_url.
+---@param object e2b.Sandbox
+---@param path string
+---@param opts table?
 ---@return string? url
 ---@return string? message
 ---@return e2b.Error? err
-function M.download_url(binding, target, path, opts)
+function M.download_url(object, path, opts)
+  local what = "sandbox:download_url"
   if type(path) ~= "string" or path == "" then
-    base.object(binding, target, "download_url")
-    raise(("sandbox:download_url needs the path of a file, got %s"):format(path == "" and "an empty string"
-      or type(path)))
+    raise(("%s needs the path of a file, got %s"):format(what, path == "" and "an empty string" or type(path)))
   end
-  return url(binding, target, "read", path, opts, "download_url")
+  return url(object, "read", path, opts, what)
 end
 
+--- See Sandbox.upload_url.
+---@param object e2b.Sandbox
+---@param path string?
+---@param opts table?
 ---@return string? url
 ---@return string? message
 ---@return e2b.Error? err
-function M.upload_url(binding, target, path, opts)
-  if type(path) == "table" and opts == nil then
-    path, opts = nil, path -- upload_url({ user = … }): the path is optional
-  end
+function M.upload_url(object, path, opts)
+  local what = "sandbox:upload_url"
+  if type(path) == "table" and opts == nil then path, opts = nil, path end -- upload_url({ user = … })
   if path ~= nil and type(path) ~= "string" then
-    base.object(binding, target, "upload_url")
-    raise("sandbox:upload_url: the path must be a string, got " .. type(path))
+    raise(("%s: the path must be a string, got %s"):format(what, type(path)))
   end
   if path == "" then path = nil end
-  return url(binding, target, "write", path, opts, "upload_url")
+  return url(object, "write", path, opts, what)
 end
 
 return M

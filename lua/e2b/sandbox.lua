@@ -273,11 +273,12 @@ function M.bind(source, name)
   end
 
   ---A URL from which a file of the sandbox can be fetched without a key; signed when the sandbox is secured. It is good
-  ---for ever if no `expires_in` is given. No request is made (but one for the token of an item of a list).
+  ---for ever if no `use_signature_expiration` (seconds from now) is given, which raises when the sandbox isn't secured.
+  ---No request is made (but one for the token of an item of a list).
   ---envd: GET /files. Errors: invalid_argument.
   ---@param target e2b.Sandbox
   ---@param path string in the sandbox; a relative one begins at the user's home
-  ---@param opts { user: string?, expires_in: number? }? and e2b.CallOptions; expires_in in seconds
+  ---@param opts { user: string?, use_signature_expiration: integer? }? and e2b.CallOptions
   ---@return string? url
   ---@return string? message
   ---@return e2b.Error? err
@@ -287,11 +288,12 @@ function M.bind(source, name)
   end
 
   ---A URL to which a file can be posted without a key; signed when the sandbox is secured. It is good for ever if no
-  ---`expires_in` is given. No request is made (but one for the token of an item of a list).
+  ---`use_signature_expiration` (seconds from now) is given, which raises when the sandbox is not secured. No request is
+  ---made (but one for the token of an item of a list).
   ---envd: POST /files. Errors: invalid_argument.
   ---@param target e2b.Sandbox
   ---@param path string? in the sandbox; nil: whoever posts names the file
-  ---@param opts { user: string?, expires_in: number? }? and e2b.CallOptions; expires_in in seconds
+  ---@param opts { user: string?, use_signature_expiration: integer? }? and e2b.CallOptions
   ---@return string? url
   ---@return string? message
   ---@return e2b.Error? err

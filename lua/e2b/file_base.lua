@@ -1,0 +1,115 @@
+--- What the operations on a sandbox's files share: checks of what a caller gave, and failures on this side.
+local errors = require("e2b.errors")
+local format = require("e2b.format")
+local options = require("e2b.options")
+
+local M = {}
+
+local raise, types = options.raise, options.types
+
+---@class e2b.FileOptions: e2b.CallOptions
+---@field user string? whose home a relative path starts from, and who owns what is made; the sandbox's default user
+
+--- The names and the checks of a call's options.
+---@param spec table<string, fun(value: any): string?>
+---@return { names: string[], spec: table }
+function M.spec(spec)
+  spec.user = function(value)
+    if type(value) ~= "string" or value == "" then
+      return "the name of a user expected, got " .. format.value(value)
+    end
+    return nil
+  end
+  local names = {}
+  for name in pairs(spec) do names[#names + 1] = name end
+  table.sort(names)
+  return { names = names, spec = spec }
+end
+
+local NONE = {}
+
+--- Checks the options of a call and raises at the caller's line.
+---@param opts table?
+---@param spec table of M.spec
+---@param what string the operation
+---@return table opts never nil
+function M.options(opts, spec, what)
+  if opts == nil then return NONE end
+  options.call(opts, spec.names, what)
+  for name, value in pairs(opts) do
+    local check = spec.spec[name]
+    local wrong = check and check(value)
+    if wrong then raise(("bad option '%s' for %s (%s)"):format(name, what, wrong)) end
+  end
+  return opts
+end
+
+--- true or a function; see e2b.progress.
+function M.progress(value)
+  if type(value) ~= "boolean" and type(value) ~= "function" then
+    return "true or a function expected, got " .. type(value)
+  end
+  return nil
+end
+
+M.types = types
+
+--- Checks a path in the sandbox.
+---@param path any
+---@param what string the operation
+---@param may_be_empty boolean? "" is the working directory
+---@return string path
+function M.path(path, what, may_be_empty)
+  if type(path) ~= "string" then raise(("%s: the path must be a string, got %s"):format(what, type(path))) end
+  if path == "" and not may_be_empty then raise(what .. ": the path is empty") end
+  if path:find("%z") then raise(what .. ": a path cannot hold a NUL byte") end
+  return path
+end
+
+-- ENOSPC, EDQUOT of Linux, EDQUOT of BSD and macOS
+local NO_SPACE = { [28] = true, [122] = true, [69] = true }
+
+--- A failure with a file on this side.
+---@param what string the operation
+---@param text string what the core said, with the path in it
+---@param errno integer?
+---@param path string
+---@param link table
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.local_failure(what, text, errno, path, link)
+  return errors.new(NO_SPACE[errno or 0] and "no_space" or "invalid_argument", {
+    message = what .. ": " .. format.clean(text), operation = what, sandbox_id = link.sandbox_id,
+    resource = "local_file", path = path, errno = errno, retryable = false,
+  })
+end
+
+--- The failure of a transfer into a local file: libcurl only knows that writing failed.
+---@param err e2b.Error
+---@param path string
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.sink_failure(err, path)
+  local errno = err.os_errno
+  if not errno then return nil, err.message, err end
+  err.kind = NO_SPACE[errno] and "no_space" or err.kind
+  err.path, err.resource, err.retryable = path, "local_file", false
+  err.message = ("%s: cannot write '%s': %s"):format(err.operation, format.clean(path),
+    NO_SPACE[errno] and "no space left on device" or "error " .. tostring(errno))
+  return nil, err.message, err
+end
+
+--- Adds to the message of a failure.
+---@param err e2b.Error
+---@param text string
+---@return nil
+---@return string message
+---@return e2b.Error err
+function M.add(err, text)
+  err.message = err.message .. text
+  return nil, err.message, err
+end
+
+return M
