@@ -4,6 +4,7 @@ local access = require("e2b.access")
 local calls = require("e2b.call")
 local config = require("e2b.config")
 local lazy = require("e2b.lazy")
+local loops = require("e2b.loop.init")
 local options = require("e2b.options")
 
 local describe, streams = lazy("e2b.describe"), lazy("e2b.stream")
@@ -122,6 +123,13 @@ function M.new(opts, resources)
   ---@return string? url
   ---@return string? message
   function public.direct_url(_, domain, sandbox_id) return config.sandbox_base(cfg, domain, sandbox_id, true) end
+
+  --- What to wait in when a terminal is waited for as well.
+  ---@return table? loop nil: where this client waits that can't be done
+  function public.input_loop(_)
+    local loop = loops.choose(cfg.loop)
+    return loop.watches_input and loop.may_wait() and loop or nil
+  end
 
   --- Tells the logger something; without one, nobody.
   ---@param event table

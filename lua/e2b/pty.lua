@@ -1,6 +1,9 @@
 --- sandbox.pty: terminals in a sandbox, each with a shell or another program in it.
 local envd = require("e2b.envd")
+local lazy = require("e2b.lazy")
 local options = require("e2b.options")
+
+local handles, inputs = lazy("e2b.command_handle"), lazy("e2b.command_input")
 
 local M = {}
 
@@ -41,14 +44,6 @@ local function extent(operation, value, what)
       what, operation, LARGEST, type(value) == "number" and tostring(value) or type(value)))
   end
   return value
-end
-
-local function check_pid(operation, pid)
-  if type(pid) ~= "number" or pid ~= math.floor(pid) or pid < 0 or pid > 4294967295 then
-    raise(("bad argument 'pid' to %s (a process id expected, got %s)"):format(
-      operation, type(pid) == "number" and tostring(pid) or type(pid)))
-  end
-  return pid
 end
 
 local CREATE = { "cols", "rows", "user", "cwd", "envs", "timeout", "on_data", "cmd" }
@@ -96,19 +91,21 @@ local function program(operation, cmd)
   return table.remove(args, 1), args
 end
 
----Starts a terminal with an interactive login shell in it. The handle is that of a command, its output is "pty"; it
----also has `resize`. It runs until the program ends: there is no hidden limit. TERM, LANG and LC_ALL are set unless
----`envs` has them. envd: POST /process.Process/Start. Errors: invalid_argument (cwd), authentication (user).
----@param opts { cols: integer?, rows: integer?, user: string?, cwd: string?, envs: table<string, string>?,
----  timeout: number?, on_data: fun(data: string)?, cmd: string|string[]? }? and e2b.CallOptions; 80 columns and 24 rows
----  if not given; timeout in seconds (none); on_data is called by handle:wait(); cmd: another program than the shell
+local function spec(operation, opts)
+  return {
+    operation = operation, resource = "sandbox.pty", name = "the terminal's program", timeout = opts.timeout,
+    pty = true, on_pty = opts.on_data,
+  }
+end
+
+--- Starts a terminal for a public call.
+---@param link e2b.Link
+---@param operation string
+---@param opts table of pty:create
 ---@return e2b.CommandHandle? handle
 ---@return string? message
 ---@return e2b.Error? err
-function methods:create(opts)
-  local operation = "sandbox.pty:create"
-  envd.self(self, mt, operation)
-  opts = opts == nil and NONE or options.call(opts, CREATE, operation)
+function M.start(link, operation, opts)
   check_types(operation, opts)
   local cols = extent(operation, opts.cols == nil and 80 or opts.cols, "cols")
   local rows = extent(operation, opts.rows == nil and 24 or opts.rows, "rows")
@@ -117,9 +114,37 @@ function methods:create(opts)
     process = { cmd = cmd, args = args, envs = environment(operation, opts.envs), cwd = opts.cwd },
     pty = { size = { cols = cols, rows = rows } },
   }
-  return require("e2b.command_handle").open(self.link, "process_start", body, opts, {
-    operation = operation, name = "pty", timeout = opts.timeout, pty = true, on_pty = opts.on_data,
-  })
+  return handles.open(link, "process_start", body, opts, spec(operation, opts))
+end
+
+--- Attaches to a terminal for a public call.
+---@param link e2b.Link
+---@param operation string
+---@param pid any
+---@param opts table of pty:connect
+---@return e2b.CommandHandle? handle
+---@return string? message
+---@return e2b.Error? err
+function M.attach(link, operation, pid, opts)
+  check_types(operation, opts)
+  return handles.open(link, "process_connect", { process = inputs.selector(pid, operation) }, opts,
+    spec(operation, opts))
+end
+
+---Starts a terminal with an interactive login shell in it. The handle is that of a command, its output is "pty"; it
+---also has `resize`. It runs until the program ends: there is no hidden limit. TERM, LANG and LC_ALL are set unless
+---`envs` has them. envd: POST /process.Process/Start. Errors: invalid_argument (cwd), authentication (user).
+---@param opts { cols: integer?, rows: integer?, user: string?, cwd: string?, envs: table<string, string>?,
+---  timeout: number?, on_data: fun(data: string)?, cmd: string|string[]? }? and e2b.CallOptions; 80 columns and 24 rows
+---  if not given; timeout in seconds (none); on_data is called by whoever reads, handle:wait() for one; cmd: another
+---  program than the shell
+---@return e2b.CommandHandle? handle
+---@return string? message
+---@return e2b.Error? err
+function methods:create(opts)
+  local operation = "sandbox.pty:create"
+  envd.self(self, mt, operation)
+  return M.start(self.link, operation, opts == nil and NONE or options.call(opts, CREATE, operation))
 end
 
 local CONNECT = { "timeout", "on_data" }
@@ -135,17 +160,7 @@ local CONNECT = { "timeout", "on_data" }
 function methods:connect(pid, opts)
   local operation = "sandbox.pty:connect"
   envd.self(self, mt, operation)
-  check_pid(operation, pid)
-  opts = opts == nil and NONE or options.call(opts, CONNECT, operation)
-  check_types(operation, opts)
-  return require("e2b.command_handle").open(self.link, "process_connect", { process = { pid = pid } }, opts, {
-    operation = operation, name = "pty", timeout = opts.timeout, pty = true, on_pty = opts.on_data,
-  })
-end
-
-local function call(self, row, operation, body, opts)
-  opts = opts == nil and NONE or options.call(opts, nil, operation)
-  return self.link:call(row, { body = body }, opts, { operation = operation, resource = "process" })
+  return M.attach(self.link, operation, pid, opts == nil and NONE or options.call(opts, CONNECT, operation))
 end
 
 ---Types into a terminal. "\r" is the return key, "\3" Ctrl-C, "\4" Ctrl-D. envd: POST /process.Process/SendInput.
@@ -159,14 +174,8 @@ end
 function methods:send_stdin(pid, data, opts)
   local operation = "sandbox.pty:send_stdin"
   envd.self(self, mt, operation)
-  check_pid(operation, pid)
-  if type(data) ~= "string" then
-    raise(("bad argument 'data' to %s (a string expected, got %s)"):format(operation, type(data)))
-  end
-  local body = { process = { pid = pid }, input = { pty = data } }
-  local ok, message, err = call(self, "process_input", operation, body, opts)
-  if ok == nil then return nil, message, err end
-  return true
+  if opts ~= nil then options.call(opts, nil, operation) end
+  return inputs.send(self.link, pid, data, opts, operation, true)
 end
 
 ---Tells a terminal its size. envd: POST /process.Process/Update. Errors: not_found.
@@ -179,18 +188,12 @@ end
 function methods:resize(pid, size, opts)
   local operation = "sandbox.pty:resize"
   envd.self(self, mt, operation)
-  check_pid(operation, pid)
   if type(size) ~= "table" then
     raise(("bad argument 'size' to %s ({ cols = …, rows = … } expected, got %s)"):format(operation, type(size)))
   end
   options.check(size, { "cols", "rows" }, operation)
-  local body = {
-    process = { pid = pid },
-    pty = { size = { cols = extent(operation, size.cols, "cols"), rows = extent(operation, size.rows, "rows") } },
-  }
-  local ok, message, err = call(self, "process_update", operation, body, opts)
-  if ok == nil then return nil, message, err end
-  return true
+  if opts ~= nil then options.call(opts, nil, operation) end
+  return inputs.resize(self.link, pid, size.cols, size.rows, opts, operation)
 end
 
 ---Ends the program in a terminal with SIGKILL. envd: POST /process.Process/SendSignal.
@@ -202,12 +205,8 @@ end
 function methods:kill(pid, opts)
   local operation = "sandbox.pty:kill"
   envd.self(self, mt, operation)
-  check_pid(operation, pid)
-  local body = { process = { pid = pid }, signal = "SIGNAL_SIGKILL" }
-  local ok, message, err = call(self, "process_signal", operation, body, opts)
-  if ok ~= nil then return true, true end
-  if err.kind == "not_found" then return true, false end
-  return nil, message, err
+  if opts ~= nil then options.call(opts, nil, operation) end
+  return inputs.kill(self.link, pid, opts, operation)
 end
 
 return M

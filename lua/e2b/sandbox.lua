@@ -94,7 +94,7 @@ local LOOKED_FOR = {
 }
 
 -- What can be done inside of a sandbox: fields of its objects that are made when they are first asked for. They are
--- kept beside the objects, where no pairs() sees them, and weakly, for they name the object, which would keep it on 5.1.
+-- kept beside the objects, where no pairs() sees them, and weakly, for they name the object (on 5.1 it would stay).
 local INSIDE = {}
 for name, module in pairs({ commands = "e2b.commands", files = "e2b.files", pty = "e2b.pty", git = "e2b.git" }) do
   INSIDE[name] = { module = module, made = setmetatable({}, { __mode = "kv" }) }
@@ -303,13 +303,16 @@ function M.bind(source, name)
   end
 
   ---Attaches this terminal to a shell in the sandbox until that ends: keys go there raw, changes of the window's size
-  ---follow, and the terminal is restored whatever happens. envd: POST /process.Process/Start.
-  ---Errors: invalid_argument (no terminal here), and what a stream can fail with.
+  ---follow, and the terminal is restored whatever happens, also when this process is killed. "~." after the return key
+  ---detaches, as in ssh ("~?" tells more); what runs goes on, and shell({ pid = pid }) comes back to it.
+  ---envd: POST /process.Process/Start. Errors: unsupported (no terminal here, or a loop that can't wait for one), and
+  ---what a stream can fail with; `err.pid` is of what still may run.
   ---@param target e2b.Sandbox
-  ---@param opts { cmd: string|string[]?, cwd: string?, envs: table<string, string>?, user: string? }? and
-  ---  e2b.CallOptions
-  ---@return integer? exit_code
-  ---@return string? message
+  ---@param opts { cmd: string|string[]?, cwd: string?, envs: table<string, string>?, user: string?, pid: integer?,
+  ---  escape: string|false|nil }? and e2b.CallOptions; cmd: another program than the shell; escape: another character
+  ---  than "~", false: none
+  ---@return integer|false|nil exit_code false: detached
+  ---@return string|integer|nil message_or_pid
   ---@return e2b.Error? err
   function Sandbox.shell(target, opts)
     local _, object = base.object(binding, target, "shell")
