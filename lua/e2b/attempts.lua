@@ -82,6 +82,7 @@ local function give_up(state, row, args, opts, context, facts, work)
   local info = describe_call(state, row, args, opts, context)
   info.attempts, info.idempotent, info.tried = work.attempts, work.idempotent, work.tried
   info.request_timeout = work.request_timeout or work.deadline and work.deadline - work.began
+  if work.idle_timeout then info.idle_timeout = work.idle_timeout end
   if context.target and probe.wanted(facts) and row.name ~= "envd_health" then
     info.probe = probe.ask(state, context.target, work.deadline)
   end

@@ -228,7 +228,7 @@ function M.resolve(opts)
     sandbox_url = sandbox and sandbox.url, debug = debug_flag,
     request_timeout = opts.request_timeout or DEFAULTS.request_timeout,
     connect_timeout = opts.connect_timeout or DEFAULTS.connect_timeout,
-    idle_timeout = opts.idle_timeout or DEFAULTS.idle_timeout,
+    idle_timeout = opts.idle_timeout or DEFAULTS.idle_timeout, idle_of_events = opts.idle_timeout,
     retries = opts.retries or DEFAULTS.retries,
     max_answer_bytes = opts.max_answer_bytes or DEFAULTS.max_answer_bytes,
     headers = headers, own_key = at["x-api-key"] ~= nil, user_agent = api_agent, envd_agent = agent,

@@ -391,6 +391,6 @@ function M.block(fn, ...)
   return finish(pcall(fn, ...))
 end
 
-hook.await, hook.limit, hook.alone = M.await, M.limit, M.alone
+hook.await, hook.limit, hook.alone, hook.block = M.await, M.limit, M.alone, M.block
 
 return M

@@ -9,6 +9,7 @@ local loops = require("e2b.loop.init")
 local hook = require("e2b.wait")
 
 local attempts, errors, retry = lazy("e2b.attempts"), lazy("e2b.errors"), lazy("e2b.retry")
+local writing = lazy("e2b.stream_write")
 
 local M = {}
 
@@ -17,8 +18,6 @@ local NONE = {}
 
 -- The core keeps the clock of the whole; this much later (seconds) the wait ends without it.
 local GRACE = 0.05
--- Larger pieces are handed over in parts, so that only so much of them is kept twice.
-local PIECE = 262144
 -- How often (seconds) somebody is told how far a stream is.
 local TICK = 0.1
 
@@ -74,8 +73,10 @@ end
 -- The failure of a stream whose transfer says why.
 local function give_up(self, facts)
   if facts.cause == "deadline" and facts.deadline == "request_timeout" then facts.deadline = "timeout" end
-  local work = { attempts = self.attempts, idempotent = false, began = self.began, deadline = self.deadline }
-  work.request_timeout = self.first_seconds
+  local work = {
+    attempts = self.attempts, idempotent = false, began = self.began, deadline = self.deadline,
+    request_timeout = self.first_seconds, idle_timeout = self.transfer_opts and self.transfer_opts.idle_timeout,
+  }
   if not self.begun and self.first and not (work.deadline and work.deadline < self.first) then
     work.deadline = self.first
   end
@@ -165,6 +166,8 @@ local function conclude(self)
   if why == "cancelled" then return give_up(self, { cause = "cancelled", sent = "no" }) end
   return send(self)
 end
+
+M.tell, M.ended, M.await_news, M.conclude, M.TICK = tell, ended, await_news, conclude, TICK
 
 -- Methods ------------------------------------------------------------------------------------------------------------
 
@@ -256,42 +259,13 @@ function methods:headers()
   return true, self.meta.status
 end
 
-local function write_piece(self, bytes)
-  while not self.ended do
-    local taken = self.transfer:write(bytes)
-    if taken then
-      tell(self)
-      return true
-    end
-    local more, message, err
-    if taken == nil then
-      more, message, err = conclude(self)
-    else
-      more, message, err = await_news(self)
-    end
-    if not more then
-      -- An answer before the request was whole is not what the caller is after.
-      if self.value ~= nil then return true end
-      return more, message, err
-    end
-    tell(self)
-  end
-  if self.message then return ended(self) end
-  return true
-end
-
 --- Gives bytes of the request's body; suspends while there is no room for them.
 ---@param bytes string
 ---@return true? ok
 ---@return string? message
 ---@return e2b.Error? err
 function methods:write(bytes)
-  if #bytes <= PIECE then return write_piece(self, bytes) end
-  for at = 1, #bytes, PIECE do
-    local ok, message, err = write_piece(self, bytes:sub(at, at + PIECE - 1))
-    if not ok then return nil, message, err end
-  end
-  return true
+  return writing.write(self, bytes)
 end
 
 --- Ends the request's body and waits for the answer.
@@ -299,20 +273,7 @@ end
 ---@return table|string meta_or_message
 ---@return e2b.Error? err
 function methods:finish()
-  if not self.ended and self.chunks then self.transfer:close_write() end
-  while not self.ended do
-    local more, message, err
-    if core.engine():wait(0, self.transfer) then
-      more, message, err = conclude(self)
-    else
-      more, message, err = await_news(self, self.progress_fn and now() + TICK)
-      if more == false then more = true end
-      tell(self)
-    end
-    if not more and message then return nil, message, err end
-  end
-  if self.message then return ended(self) end
-  return self.value, self.meta
+  return writing.finish(self)
 end
 
 --- Ends the stream here and now; what was not read is dropped. Closing twice is nothing.
@@ -342,7 +303,7 @@ end
 -- Sends the request, the first time or again.
 function send(self)
   local transfer, facts = exchange.prepare(self.state, self.context.target or self.state.target, self.name, self.args,
-    self.opts, self.deadline, self.headers_out, self.context.transfer)
+    self.opts, self.deadline, self.headers_out, self.transfer_opts)
   if not transfer then
     if facts.cause == "argument" then
       local _, message, err = access.refuse("invalid_argument", facts.text, self.context, self.args)
@@ -358,18 +319,29 @@ function send(self)
   return true
 end
 
+-- Seconds between the signs of life that are asked of a stream of events. When twice that is over without one, the
+-- stream has gone quiet.
+local KEEPALIVE = 50
+
 -- What is asked of a stream of events so that it never goes quiet, and ends when it should on the other side too.
-local function clocks(context, timeout)
+local function clocks(self, context, timeout)
+  local laid = context.transfer or NONE
+  local quiet = laid.idle_timeout or self.opts.idle_timeout or self.state.config.idle_of_events or 2 * KEEPALIVE
   local headers = {}
   for i, text in ipairs(context.headers or NONE) do headers[i] = text end
-  local n = #headers
   if timeout then
     local milliseconds = math.min(math.max(math.ceil(timeout * 1000), 1), 9999999999)
-    headers[n + 1], headers[n + 2] = "Connect-Timeout-Ms", ("%.0f"):format(milliseconds)
-    n = n + 2
+    headers[#headers + 1] = "Connect-Timeout-Ms"
+    headers[#headers + 1] = ("%.0f"):format(milliseconds)
   end
-  headers[n + 1], headers[n + 2] = "Keepalive-Ping-Interval", ("%d"):format(context.keepalive or 50)
-  return headers
+  -- Never 0: the daemon can't do that.
+  local interval = quiet > 0 and math.max(1, math.min(KEEPALIVE, math.floor(quiet / 2))) or KEEPALIVE
+  headers[#headers + 1] = "Keepalive-Ping-Interval"
+  headers[#headers + 1] = ("%d"):format(interval)
+  self.headers_out, self.transfer_opts = headers, { idle_timeout = quiet }
+  for name, value in pairs(laid) do
+    if name ~= "idle_timeout" then self.transfer_opts[name] = value end
+  end
 end
 
 -- What a wait of this stream calls; made once, for there may be many waits.
@@ -402,7 +374,7 @@ end
 ---@param args table?
 ---@param opts table? request_timeout, connect_timeout, idle_timeout, retries
 ---@param context table? as for calls; `timeout`: seconds for the whole; `first`: seconds until the first event or byte
----  (request_timeout; false: none); `keepalive`: seconds between two signs of life asked of a stream of events (50)
+---  (request_timeout; false: none)
 ---@return e2b.Stream? stream
 ---@return string? message
 ---@return e2b.Error? err
@@ -424,7 +396,11 @@ function M.open(state, name, args, opts, context)
     deadline = timeout and began + timeout, first = first and first > 0 and began + first or nil,
     first_seconds = first or nil, chunks = laid.source == "chunks", is_events = core.calls[name].stream,
   }, mt)
-  self.headers_out = self.is_events and clocks(context, timeout) or context.headers
+  if self.is_events then
+    clocks(self, context, timeout)
+  else
+    self.headers_out, self.transfer_opts = context.headers, context.transfer
+  end
   if context.progress then
     self.progress_fn, self.tell_at = exchange.teller(context.progress, core.calls[name].method ~= "GET"), 0
   end

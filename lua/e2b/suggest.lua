@@ -14,7 +14,8 @@ local ALIASES = {
   mounts = "volume_mounts", start = "from", ["end"] = "to", cursor = "next_token",
   page_token = "next_token", page_size = "limit", ca = "ca_file", ca_bundle = "ca_file", cainfo = "ca_file",
   max_connections = "connections", log = "logger", agent = "user_agent", tags = "metadata",
-  states = "state", labels = "metadata", started_at = "started_after",
+  states = "state", labels = "metadata", started_at = "started_after", on_data = "on_stdout", on_output = "on_stdout",
+  workdir = "cwd", working_dir = "cwd", dir = "cwd", username = "user", input = "stdin",
 }
 
 -- requestTimeoutMs -> request_timeout_ms, accessURL -> access_url
@@ -74,6 +75,7 @@ local CLIENT_ONLY = {
 -- What is written in another form altogether: the form, and an option the call must have for it.
 local FORMS = {
   query = { "state", "state and metadata are options themselves" },
+  background = { "on_stdout", "write sandbox.commands:start, which returns a handle" },
   auto_pause = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\" }?" },
   auto_resume = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\", auto_resume = true }?" },
 }
@@ -126,6 +128,20 @@ function M.member(name, class)
     return ("there is no '%s': write %s"):format(name, plain)
   end
   return nil
+end
+
+-- Methods by their names in the official SDKs, where they are others.
+local METHODS = { send_input = "send_stdin", get_new_events = "read" }
+
+--- What to say of a method that there isn't; nil when nothing is known of the name.
+---@param name string
+---@param methods table<string, function>
+---@return string?
+function M.method(name, methods)
+  local plain = snake(name)
+  local meant = METHODS[plain] or plain
+  if meant == name or methods[meant] == nil then return nil end
+  return ("there is no '%s': write %s"):format(name:gsub("%c", "?"):sub(1, 64), meant)
 end
 
 return M

@@ -20,6 +20,14 @@ function M.limit()
   return nil
 end
 
+--- Runs fn with waits that block instead of yielding.
+---@param fn function
+---@param ... any its arguments
+---@return any ... what fn returned
+function M.block(fn, ...)
+  return fn(...)
+end
+
 --- pcall through which waits can be suspended.
 M.pcall = require("e2b.whose").pcall
 
