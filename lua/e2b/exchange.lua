@@ -10,14 +10,15 @@ local GRACE = 0.05
 
 local now, watch, unwatch = core.now, driver.watch, driver.unwatch
 
--- The options of one call's transfer over those of all.
-local function laid_over(plan, transfer)
+-- The options of one call's transfer over those of all. What isn't collected in memory has no size that is too large.
+local function laid_over(name_of_row, plan, transfer)
   local own = {}
   for name, value in pairs(plan) do own[name] = value end
   for name, value in pairs(transfer) do
     if name ~= "timeout" then own[name] = value end
   end
   if own.idle_timeout == 0 then own.idle_timeout = nil end
+  if transfer.stream or transfer.sink or core.calls[name_of_row].stream then own.max_bytes = transfer.max_bytes end
   return own
 end
 
@@ -42,7 +43,7 @@ function M.prepare(state, target, name, args, opts, deadline, headers, transfer_
   plan.connect_timeout = connect > 0 and connect or nil
   plan.idle_timeout = between > 0 and between or nil
   plan.headers = headers
-  if transfer_opts then plan = laid_over(plan, transfer_opts) end
+  if transfer_opts then plan = laid_over(name, plan, transfer_opts) end
   local transfer, wrong = core.transfer(target, name, args, plan)
   if not transfer then return nil, { cause = "argument", text = wrong, sent = "no" } end
   -- Each time: the engine may be another one by now (after a fork) or have been closed.
