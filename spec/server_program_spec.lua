@@ -48,11 +48,12 @@ describe("e2b-server", function()
     launched = {}
   end)
 
-  it("says where it listens in one line, and what to export in a second", function()
+  it("says where it listens, what to export and how sandboxes are kept, in a line each", function()
     local program = launch("--port 0")
     local url = program.line():match("^listening on (http://127%.0%.0%.1:%d+)$")
     assert.is_string(url)
     assert.equal("export E2B_API_URL=" .. url .. " E2B_SANDBOX_URL=" .. url .. " E2B_API_KEY=" .. KEY, program.line())
+    assert.matches("^sandboxes are ", program.line())
     local client = http_client.new({ url = url, api_key = KEY })
     assert.equal(200, client:get("/v2/sandboxes").status)
     assert.equal(200, client:with_key("e2b_0aF"):get("/v2/sandboxes").status)

@@ -13,9 +13,12 @@ describe("the local server's store", function()
   before_each(function()
     clock.set()
     cq = cqueues.new()
+    -- No sandbox of these ever runs anything.
+    local places = { is_started = function() return false end }
+    for _, name in ipairs({ "pause", "resume", "forget", "remove" }) do places[name] = function() end end
     book = store.new({ transition = 0 }, function(fn)
       cq:wrap(fn)
-    end)
+    end, places)
   end)
 
   local function add(id, seconds, fields)

@@ -1,5 +1,5 @@
 --- What the server does with a request: routing, authentication, limits, test switches.
--- A request is `{ method, path, query_string, headers, body, connection }`; the answer is a reply (e2b.server.reply).
+-- Requests are those of e2b.server.http with streamed bodies; a handler of the platform API finds the whole `body`.
 -- @module e2b.server.app
 
 local cqueues = require("cqueues")
@@ -19,11 +19,12 @@ local EXPOSED = "X-Next-Token, X-Total-Running, X-E2B-Trace-ID, RateLimit-Limit,
   .. "RateLimit-Reset, Retry-After"
 
 ---@param options table the server's options
----@param spawn fun(fn: function) runs a function as a coroutine of the server
+---@param cq table the cqueues controller
 ---@return table app
-function app.new(options, spawn)
+function app.new(options, cq)
   local self = setmetatable({ options = options, limiter = limits.new(options.rate_limit) }, app)
-  self.state = platform.new(options, spawn)
+  self.places = require("e2b.server.sandbox").new(options, cq)
+  self.state = platform.new(options, function(fn) cq:wrap(fn) end, self.places)
   self.routes = platform.router(self.state)
   if options.control then
     self.control = control.new(self)
@@ -95,7 +96,7 @@ local function dispatch(self, request)
   if request.method == "OPTIONS" and request.headers.origin then return preflight(request) end
   local override = self.control and self.control:override(request)
   if override then return override end
-  if traffic.is_for_sandbox(request) then return traffic.handle(self.state, request) end
+  if request.for_sandbox then return traffic.handle(self.state, request) end
   return handle_api(self, request)
 end
 
@@ -109,6 +110,15 @@ end
 function app:handle(request)
   local is_control = self.control and request.path:find("^/_control/")
   local started = cqueues.monotime()
+  request.for_sandbox = traffic.is_for_sandbox(request)
+  if not request.for_sandbox then
+    -- What was cut short is no request: nothing of it is acted on.
+    local body, refusal = request.body()
+    if not body then return refusal or { drop = true, headers = {} } end
+    request.body = body
+  elseif self.control then
+    self.control:capture(request)
+  end
   if self.options.latency and not is_control then cqueues.sleep(self.options.latency) end
   -- A plain pcall cannot be yielded across on Lua 5.1, and transitions take time.
   local ok, answer = http_util.yieldable_pcall(dispatch, self, request)
@@ -126,13 +136,17 @@ function app:handle(request)
     if request.headers.origin then
       append(answer.headers, { "access-control-allow-origin", "*", "access-control-expose-headers", EXPOSED })
     end
-    if self.control then self.control:record(request, answer) end
   end
   append(answer.headers, { "date", clock.http_date(clock.now()) })
-  if self.options.log then
-    io.stderr:write(string.format("%s %s %d %.1f ms\n", request.method, request.path:gsub("%c", "?"), answer.status,
+  local entry = self.control and not is_control and self.control:record(request, answer)
+  local function done(status)
+    if entry then entry.status = status end
+    if not self.options.log then return end
+    io.stderr:write(string.format("%s %s %d %.1f ms\n", request.method, request.path:gsub("%c", "?"), status,
       (cqueues.monotime() - started) * 1000))
   end
+  -- What a service inside a sandbox answers is known later.
+  if answer.exchange then request.on_done = done else done(answer.status or 0) end
   return answer
 end
 

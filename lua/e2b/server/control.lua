@@ -29,37 +29,76 @@ end
 local function forget_oldest(self)
   local entry = self.entries[self.first]
   self.entries[self.first] = nil
-  self.first, self.bytes = self.first + 1, self.bytes - #entry.body
+  local captured = entry.captured
+  if captured then captured.forgotten = true end
+  self.first, self.bytes = self.first + 1, self.bytes - (captured and captured.kept or #entry.body)
+end
+
+---Keeps the beginning of a body that is streamed, as it passes.
+---@param request table
+function control:capture(request)
+  local captured = { parts = {}, kept = 0, size = 0 }
+  local read = request.read
+  request.captured = captured
+  function request.read()
+    local piece, problem = read()
+    if piece then
+      captured.size = captured.size + #piece
+      if captured.kept < MAX_BODY and not captured.forgotten then
+        local part = piece:sub(1, MAX_BODY - captured.kept)
+        captured.parts[#captured.parts + 1], captured.kept = part, captured.kept + #part
+        if captured.counted then self.bytes = self.bytes + #part end
+      end
+    end
+    return piece, problem
+  end
 end
 
 ---Remembers a request.
 ---@param request table
 ---@param answer table
+---@return table entry its status may change as long as the exchange goes on
 function control:record(request, answer)
   local headers = {}
   for name, value in pairs(request.headers) do
     if name:sub(1, 1) ~= ":" then headers[name] = SECRET[name] and "(hidden)" or value end
   end
   self.last = self.last + 1
-  local body = json.clean(request.body:sub(1, MAX_BODY))
-  self.entries[self.last] = {
+  local captured = request.captured
+  local body = captured and "" or json.clean(request.body:sub(1, MAX_BODY))
+  local entry = {
     method = request.method, path = request.path, query = request.query_string, headers = headers, body = body,
-    body_bytes = #request.body, status = answer.status or 0, connection = request.connection,
-    at = clock.now() / clock.SECOND,
+    body_bytes = #body, status = answer.status or 0, connection = request.connection,
+    at = clock.now() / clock.SECOND, captured = captured,
   }
-  self.bytes = self.bytes + #body
+  if captured then captured.counted = true else entry.body_bytes = #request.body end
+  self.entries[self.last] = entry
+  self.bytes = self.bytes + (captured and captured.kept or #body)
   while self.last - self.first >= MAX_ENTRIES or self.bytes > MAX_BYTES do forget_oldest(self) end
+  return entry
+end
+
+local function shown(entry)
+  local captured = entry.captured
+  if not captured then return entry end
+  local row = {}
+  for name, value in pairs(entry) do row[name] = value end
+  row.body, row.body_bytes, row.captured = json.clean(table.concat(captured.parts)), captured.size, nil
+  return row
 end
 
 ---What arrived since the start or the last `clear`, oldest first.
 ---@return table
 function control:log()
   local list = json.array({})
-  for i = self.first, self.last do list[#list + 1] = self.entries[i] end
+  for i = self.first, self.last do list[#list + 1] = shown(self.entries[i]) end
   return { requests = list, total = self.last }
 end
 
 function control:clear()
+  for i = self.first, self.last do
+    if self.entries[i].captured then self.entries[i].captured.forgotten = true end
+  end
   self.entries, self.first, self.last, self.bytes = {}, 1, 0, 0
 end
 
@@ -78,6 +117,7 @@ function control:override(request)
       if override.count <= 0 then table.remove(self.overrides, i) end
       if override.delay then cqueues.sleep(override.delay) end
       if override.drop then return { drop = true, headers = {} } end
+      request.cut_after = override.cut_after
       if not override.status then return nil end
       local headers = { "content-type", override.content_type or "application/json" }
       for name, value in pairs(override.headers or {}) do

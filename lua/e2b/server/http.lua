@@ -105,7 +105,8 @@ local function watch(connection, request, ended)
   return gone
 end
 
-local function read_head(connection)
+-- On a Unix socket the peer is trusted, and may ask for a tunnel.
+local function read_head(connection, may_connect)
   local head, problem, partial = connection:read_request(READ_TIMEOUT)
   if not head then
     if problem == "malformed" then return nil, reply.failure(400, "Bad Request"), partial end
@@ -127,7 +128,9 @@ local function read_head(connection)
     method = head.method, path = path, query_string = query, headers = headers, fields = head.fields,
     version = head.version,
   }
-  if path:sub(1, 1) ~= "/" then return nil, reply.failure(400, "invalid request target"), head end
+  if path:sub(1, 1) ~= "/" and not (may_connect and head.method == "CONNECT") then
+    return nil, reply.failure(400, "invalid request target"), head
+  end
   if hosts > 1 then return nil, reply.failure(400, "more than one Host"), head end
   local kind, length = wire.framing(head)
   if not kind then return nil, reply.failure(400, length), head end
@@ -221,7 +224,7 @@ end
 
 -- One request and its reply; true when the connection stays.
 local function serve(self, connection)
-  local head, kind, length = read_head(connection)
+  local head, kind, length = read_head(connection, self.options.path ~= nil)
   if not head then
     if kind then return refuse(connection, length, kind) end
     return false

@@ -7,7 +7,7 @@
 --     server:set({ fail_next = { status = 503, method = "POST", path = "/v2/sandboxes", count = 2 } })
 --     for _, r in ipairs(server:requests()) do print(r.method, r.path, r.status, r.body) end
 --     server:clear()      -- forgets the requests so far
---     server:stop()       -- at once and for sure; also happens when this process ends, however it ends
+--     server:stop()       -- soon and for sure; also happens when this process ends, however it ends
 --
 -- Switches for `set` (also `POST /_control/set`, as JSON; `false` turns one off):
 --
@@ -69,7 +69,7 @@ end
 local KNOWN = {
   api_key = true, api_keys = true, host = true, port = true, rate_limit = true, max_sandboxes = true,
   max_timeout = true, latency = true, transition = true, keep_alive = true, no_v2 = true, no_resume = true,
-  ignore_filters = true, control = true, log = true, lua = true,
+  ignore_filters = true, control = true, log = true, lua = true, isolation = true,
 }
 
 local function child_options(options, keys)
@@ -83,7 +83,8 @@ local function child_options(options, keys)
     max_timeout = options.max_timeout, latency = options.latency, transition = options.transition,
     keep_alive = options.keep_alive, no_v2 = options.no_v2 == true and 404 or options.no_v2 or nil,
     no_resume = options.no_resume == true and 405 or options.no_resume or nil,
-    ignore_filters = options.ignore_filters, control = options.control ~= false, log = options.log,
+    ignore_filters = options.ignore_filters, isolation = options.isolation,
+    control = options.control ~= false, log = options.log,
     until_eof = true, quiet = true,
   }
 end
@@ -133,13 +134,18 @@ end
 
 -- ---------------------------------------------------------------- a started server
 
----Ends the server. May be called again.
+local END = [[kill -TERM PID 2>/dev/null; i=0
+while [ $i -lt 40 ] && grep -qs '^State:.[^Z]' /proc/PID/status; do sleep 0.02; i=$((i + 1)); done
+kill -KILL PID 2>/dev/null]]
+
+---Ends the server and its sandboxes. May be called again.
 ---@return boolean true
 function methods:stop()
   if self.stopped then return true end
   self.stopped = true
-  -- Until the pipe is closed the process is not reaped, so its id cannot belong to another.
-  os.execute("kill -KILL " .. self.pid .. " 2>/dev/null")
+  -- A moment to end its sandboxes; then it ends whether it likes or not. Until the pipe is closed the process is not
+  -- reaped, so its id cannot belong to another.
+  os.execute((END:gsub("PID", tostring(self.pid))))
   self.pipe:close()
   self.input:close()
   return true

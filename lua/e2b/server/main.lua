@@ -8,7 +8,7 @@ local main = {}
 local USAGE = [[
 usage: e2b-server [options]
 
-A local stand-in for E2B's platform API: sandboxes live in memory, nothing is run in them.
+A local stand-in for E2B: its platform API, and sandboxes in which commands really run, in private directories.
 
   --host ADDRESS       where to listen (default 127.0.0.1; anything else can be reached by others)
   --port PORT          0 picks a free one (default 3000)
@@ -23,6 +23,7 @@ A local stand-in for E2B's platform API: sandboxes live in memory, nothing is ru
   --no-v2[=STATUS]     a server of before the v2 routes: they answer 404, or 405
   --no-resume[=STATUS] a server without the resume route: it answers 405, or another status
   --ignore-filters     a server that ignores the filters of lists
+  --no-isolation       sandboxes without walls: what runs in them sees this machine and its files
   --control            test switches under /_control/
   --until-eof          end when standard input ends
   --quiet              print the URL only
@@ -88,6 +89,7 @@ local switches = {
   ["--no-v2"] = status_switch("no_v2", 404),
   ["--no-resume"] = status_switch("no_resume", 405),
   ["--ignore-filters"] = function(options) options.ignore_filters = true end,
+  ["--no-isolation"] = function(options) options.isolation = false end,
   ["--control"] = function(options) options.control = true end,
   ["--until-eof"] = function(options) options.until_eof = true end,
   ["--quiet"] = function(options) options.quiet = true end,
@@ -138,11 +140,14 @@ local function is_loopback(host)
   return host == "localhost" or host == "::1" or host:find("^127%.%d+%.%d+%.%d+$") ~= nil
 end
 
-local function announce(options, url)
+local function announce(options, url, places)
   io.stdout:write("listening on ", url, "\n")
   if not options.quiet then
     io.stdout:write(string.format("export E2B_API_URL=%s E2B_SANDBOX_URL=%s E2B_API_KEY=%s\n", url, url,
       options.api_keys and "<one of your --api-key>" or EXAMPLE_KEY))
+    io.stdout:flush()
+    local isolated, reason = places:isolated()
+    io.stdout:write("sandboxes are ", isolated and "isolated with bubblewrap" or "not isolated: " .. reason, "\n")
   end
   io.stdout:flush()
   if not is_loopback(options.host) then
@@ -157,13 +162,19 @@ local function can_wait_for_input()
   return result == true or result == 0
 end
 
+-- Ends the program, after everything that runs in its sandboxes.
+local function finish(app)
+  app.places:close()
+  os.exit(0)
+end
+
 -- Ends the program when standard input ends; commands on it are for the control switches.
 local function watch_input(cqueues, app)
-  if not app.options.input_is_pipe and not can_wait_for_input() then os.exit(0) end
+  if not app.options.input_is_pipe and not can_wait_for_input() then finish(app) end
   while true do
     cqueues.poll({ pollfd = 0, events = "r" })
     local line = io.stdin:read("*l")
-    if not line then os.exit(0) end
+    if not line then finish(app) end
     if app.control then
       io.stdout:write(app.control:command(line), "\n")
       io.stdout:flush()
@@ -172,7 +183,7 @@ local function watch_input(cqueues, app)
 end
 
 -- Takes over the signals that end a program at once, before anybody can know its URL; answers what waits for them.
-local function signals(options)
+local function signals(options, app)
   local signal = require("cqueues.signal")
   local ending = { signal.SIGTERM, signal.SIGINT, signal.SIGHUP }
   signal.ignore(signal.SIGPIPE)
@@ -186,7 +197,7 @@ local function signals(options)
   local listener = signal.listen(unpack(ending))
   return function()
     listener:wait()
-    os.exit(0)
+    finish(app)
   end
 end
 
@@ -201,18 +212,19 @@ function main.run(given)
   local cqueues = require("cqueues")
   require("e2b.server.clock").set()
   local cq = cqueues.new()
-  local function spawn(fn) cq:wrap(fn) end
-  local app = require("e2b.server.app").new(options, spawn)
-  local server, message = require("e2b.server.http").listen(cq, app, options)
+  local app = require("e2b.server.app").new(options, cq)
+  local server, message = require("e2b.server.http").listen(cq, app, {
+    host = options.host, port = options.port, keep_alive = options.keep_alive, stream = true,
+  })
   if not server then
     return nil, string.format("cannot listen on %s port %d: %s", options.host, options.port, message)
   end
   local _, host, port = server:localname()
   if options.host == "localhost" then host = "localhost" end
   if host:find(":", 1, true) then host = "[" .. host .. "]" end
-  cq:wrap(signals(options))
+  cq:wrap(signals(options, app))
   if options.until_eof then cq:wrap(watch_input, cqueues, app) end
-  announce(options, string.format("http://%s:%d", host, port))
+  announce(options, string.format("http://%s:%d", host, port), app.places)
   while true do
     local fine, raised = cq:loop()
     if not fine then

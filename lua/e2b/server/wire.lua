@@ -269,6 +269,11 @@ function methods:gone()
   return true
 end
 
+---Ends the connection from another coroutine than the one that uses it: that one wakes and sees the end.
+function methods:shut()
+  if self.socket then self.socket:shutdown("rw") end
+end
+
 ---Ends the connection at once.
 function methods:close()
   local socket = self.socket

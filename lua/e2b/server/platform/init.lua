@@ -19,15 +19,17 @@ local platform = {}
 
 ---@param options table the server's options
 ---@param spawn fun(fn: function) runs a function as a coroutine of the server
+---@param places table where sandboxes run (e2b.server.sandbox)
 ---@return table state
-function platform.new(options, spawn)
+function platform.new(options, spawn, places)
   local secret = random.bytes(32)
   return {
     options = options,
     templates = templates.load(),
     volumes = volumes.new(),
     idempotency = idempotency.new(),
-    store = store.new(options, spawn),
+    places = places,
+    store = store.new(options, spawn, places),
     -- Derived from the id and a secret of this process: the same after a pause, not to be guessed.
     token = function(purpose, id)
       return text.hex(hmac.new(secret, "sha256"):final(purpose .. ":" .. id))

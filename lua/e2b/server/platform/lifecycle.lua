@@ -51,11 +51,10 @@ local function pause(state)
   end
 end
 
-local function start_again(state, request, sandbox, seconds)
+local function start_again(state, request, sandbox, seconds, memory)
   sandboxes.check_timeout(state, seconds)
   sandboxes.check_quota(state, request.team, 1)
-  -- `memory = false` boots afresh from disk; there is no memory here to be lost, and so nothing to tell apart yet.
-  state.store:resume(sandbox, seconds)
+  state.store:resume(sandbox, seconds, memory == false)
   return reply.json(201, sandboxes.brief(sandbox))
 end
 
@@ -71,7 +70,7 @@ local function resume(state)
       reply.raise(409, string.format('Sandbox "%s" is already running', id))
     end
     if body.autoPause ~= nil then sandbox.auto_pause = body.autoPause end
-    return start_again(state, request, sandbox, body.timeout or 15)
+    return start_again(state, request, sandbox, body.timeout or 15, body.memory)
   end
 end
 
@@ -98,7 +97,7 @@ local function connect(state, schema, default_timeout)
       state.store.wait(sandbox)
       sandbox = still(state, request, id)
     end
-    if sandbox.state == "paused" then return start_again(state, request, sandbox, seconds) end
+    if sandbox.state == "paused" then return start_again(state, request, sandbox, seconds, body.memory) end
     extend(state, sandbox, seconds)
     return reply.json(200, sandboxes.brief(sandbox))
   end

@@ -13,10 +13,12 @@ local SECOND = clock.SECOND
 
 ---@param options table `transition` seconds a pause or snapshot takes
 ---@param spawn fun(fn: function) runs a function as a coroutine of the server
+---@param places table where sandboxes run (e2b.server.sandbox)
 ---@return table store
-function store.new(options, spawn)
+function store.new(options, spawn, places)
   local self = setmetatable({
-    options = options, spawn = spawn, all = {}, teams = {}, wake = condition.new(), next_end = math.huge,
+    options = options, spawn = spawn, places = places, all = {}, teams = {}, wake = condition.new(),
+    next_end = math.huge,
   }, store)
   spawn(function() self:watch() end)
   return self
@@ -103,6 +105,7 @@ function store:kill(sandbox)
   mine[sandbox.id] = nil
   if next(mine) == nil then self.teams[sandbox.team] = nil end
   sandbox.state = "killed"
+  self.places:remove(sandbox)
   settle(sandbox)
 end
 
@@ -130,7 +133,8 @@ local function hold(self, sandbox)
 end
 
 local function finish_pause(self, sandbox, with_memory)
-  if hold(self, sandbox) then
+  self.places:pause(sandbox, with_memory)
+  if sandbox.state == "pausing" and hold(self, sandbox) then
     sandbox.state, sandbox.end_at, sandbox.has_memory = "paused", clock.now(), with_memory
     settle(sandbox)
   end
@@ -166,9 +170,11 @@ end
 ---Starts a paused sandbox again.
 ---@param sandbox table
 ---@param seconds integer
-function store:resume(sandbox, seconds)
+---@param afresh boolean|nil true: without what ran in it
+function store:resume(sandbox, seconds, afresh)
   sandbox.state, sandbox.started = "running", clock.now()
   self:set_end(sandbox, sandbox.started + seconds * SECOND)
+  if afresh then self.places:forget(sandbox) else self.places:resume(sandbox) end
 end
 
 -- ---------------------------------------------------------------- expiry
@@ -179,7 +185,7 @@ function store:expire(sandbox)
   if sandbox.state ~= "running" then return end
   if not sandbox.auto_pause then
     self:kill(sandbox)
-  elseif (self.options.transition or 0) > 0 then
+  elseif (self.options.transition or 0) > 0 or self.places:is_started(sandbox) then
     begin(sandbox, "pausing")
     self.spawn(function() finish_pause(self, sandbox, sandbox.auto_pause_memory) end)
   else

@@ -1,0 +1,155 @@
+--- The walls of a sandbox: bubblewrap's command line, and what the private file system holds at first.
+--
+-- Inside, `/` is a directory of the sandbox's own, writable; programs and libraries are the machine's, read-only.
+-- Processes see only each other, and end with the server. The daemon is the init process in there.
+-- @module e2b.server.sandbox.isolation
+
+local native = require("e2b.server.native")
+
+local isolation = {}
+
+-- Of the machine's settings what programs need to run; nothing of its users or its secrets.
+local SHARED = {
+  "alternatives", "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki/tls/certs",
+  "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "host.conf", "gai.conf", "localtime", "os-release",
+  "debian_version", "mime.types", "protocols", "services", "magic", "terminfo", "fonts", "perl",
+}
+local SHARED_PATTERNS = { "^python3", "^java%-" }
+
+-- What a root user needs to act as one on files and processes of its own sandbox.
+local CAPABILITIES = {
+  "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+  "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE",
+}
+
+isolation.USER_ID = 1000
+
+local function add(list, ...)
+  for i = 1, select("#", ...) do list[#list + 1] = (select(i, ...)) end
+end
+
+-- /bin and its like: links into /usr on most machines, else folders to be shown.
+local function system_folders(argv)
+  add(argv, "--ro-bind", "/usr", "/usr")
+  for _, name in ipairs({ "bin", "sbin", "lib", "lib32", "lib64", "libx32" }) do
+    local facts = native.fs_lstat("/" .. name)
+    if facts and facts.type == "symlink" then
+      add(argv, "--symlink", native.fs_readlink("/" .. name), "/" .. name)
+    elseif facts then
+      add(argv, "--ro-bind", "/" .. name, "/" .. name)
+    end
+  end
+end
+
+local function settings(argv)
+  for _, name in ipairs(SHARED) do add(argv, "--ro-bind-try", "/etc/" .. name, "/etc/" .. name) end
+  for _, name in ipairs(native.fs_readdir("/etc") or {}) do
+    for _, pattern in ipairs(SHARED_PATTERNS) do
+      if name:find(pattern) then add(argv, "--ro-bind-try", "/etc/" .. name, "/etc/" .. name) end
+    end
+  end
+end
+
+---The command line in front of the daemon's own.
+---@param tree string directory of the sandbox: `root` is its file system, `run` what the server and the daemon share
+---@param options table `network` (false: none but loopback), `binds` (pairs: real path, path inside), `hostname`
+---@return string[] argv
+function isolation.command(tree, options)
+  local argv = {
+    "bwrap", "--die-with-parent", "--as-pid-1", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
+    "--unshare-cgroup-try", "--hostname", options.hostname,
+  }
+  if native.ids() == 0 then
+    add(argv, "--cap-drop", "ALL")
+    for _, name in ipairs(CAPABILITIES) do add(argv, "--cap-add", name) end
+  else
+    local id = tostring(isolation.USER_ID)
+    add(argv, "--unshare-user", "--uid", id, "--gid", id)
+  end
+  if options.network == false then add(argv, "--unshare-net") end
+  add(argv, "--bind", tree .. "/root", "/")
+  system_folders(argv)
+  settings(argv)
+  add(argv, "--proc", "/proc", "--dev", "/dev", "--bind", tree .. "/run", "/run/e2b")
+  for _, bind in ipairs(options.binds) do add(argv, "--ro-bind-try", bind[1], bind[2]) end
+  add(argv, "--chdir", "/", "--")
+  return argv
+end
+
+-- ---------------------------------------------------------------- the first content
+
+local PASSWD = "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
+  .. "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+local GROUP = "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n"
+local PROFILE = [[
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+if [ -n "${BASH-}" ] && [ "$BASH" != /bin/sh ] && [ -f /etc/bash.bashrc ]; then . /etc/bash.bashrc; fi
+]]
+local BASHRC = [[
+case $- in *i*) PS1='\u@\h:\w\$ ' ;; esac
+]]
+
+local function write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
+local function copy(from, to)
+  local file = io.open(from, "rb")
+  if not file then return end
+  write(to, file:read("*a"))
+  file:close()
+end
+
+---Fills the file system of a new sandbox.
+---@param tree string an existing directory; `root` and `run` are made in it
+---@param isolated boolean false: only the homes, for there the machine's own files are seen
+function isolation.fill(tree, isolated)
+  local base = tree .. "/root"
+  local function folder(path, mode) assert(native.fs_mkdir(base .. path, mode or 493)) end
+  assert(native.fs_mkdir(tree .. "/run", 493))
+  for _, path in ipairs({ "", "/home", "/home/user", "/tmp", "/root" }) do folder(path) end
+  native.fs_chmod(base .. "/tmp", 1023)
+  if native.ids() == 0 then native.fs_chown(base .. "/home/user", isolation.USER_ID, isolation.USER_ID) end
+  if not isolated then return end
+  for _, path in ipairs({
+    "/etc", "/var", "/var/tmp", "/var/log", "/var/cache", "/var/lib", "/run", "/run/lock", "/run/e2b", "/mnt", "/media",
+    "/opt", "/srv",
+  }) do folder(path) end
+  native.fs_chmod(base .. "/var/tmp", 1023)
+  native.fs_symlink("/proc/mounts", base .. "/etc/mtab")
+  write(base .. "/etc/passwd", PASSWD)
+  write(base .. "/etc/group", GROUP)
+  write(base .. "/etc/profile", PROFILE)
+  write(base .. "/etc/bash.bashrc", BASHRC)
+  write(base .. "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+  copy("/etc/resolv.conf", base .. "/etc/resolv.conf")
+end
+
+-- ---------------------------------------------------------------- does it work here?
+
+local function quote(word)
+  return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+---Runs the interpreter behind the walls once.
+---@param tree string a directory made for this
+---@param runtime table
+---@return boolean works
+---@return string|nil why not
+function isolation.works(tree, runtime)
+  isolation.fill(tree, true)
+  local argv = isolation.command(tree, { hostname = "check", binds = runtime.binds })
+  add(argv, runtime.program, "-e", "io.write('it works')")
+  for i, word in ipairs(argv) do argv[i] = quote(word) end
+  local pipe = io.popen("exec 2>&1 </dev/null; exec " .. table.concat(argv, " "), "r")
+  local said = pipe and pipe:read("*a") or ""
+  if pipe then pipe:close() end
+  if said == "it works" then return true end
+  if said:find("not found", 1, true) then said = "bubblewrap (bwrap) is not installed" end
+  return false, (said:gsub("%s+$", ""):match("[^\n]*$"))
+end
+
+return isolation
