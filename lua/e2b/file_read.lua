@@ -302,8 +302,9 @@ function M.read(link, path, opts)
   else
     value, message, err = to_function(link, path, opts, tell)
   end
-  if value == nil and tell then tell(nil, nil, true) end
-  return value, message, err
+  if value ~= nil then return value end
+  if tell then tell(nil, nil, true) end
+  return nil, message, err
 end
 
 return M

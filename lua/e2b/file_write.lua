@@ -1,6 +1,7 @@
 --- One file into a sandbox: from a string, a local file, or a function that hands out pieces.
 local core = require("e2b.core")
 local base = require("e2b.file_base")
+local compat = require("e2b.compat")
 local format = require("e2b.format")
 local lazy = require("e2b.lazy")
 local options = require("e2b.options")
@@ -19,6 +20,7 @@ local OCTETS = "application/octet-stream"
 -- Shorter strings are sent without looking how far they got.
 local SMALL = 65536
 local PIECE = 65536
+local LAGS = compat.jit or compat.puc51
 -- Seconds for taking a file back that must not stay.
 local GRACE = 10
 
@@ -124,9 +126,21 @@ local function failed(err, sent, total, job)
   return base.add(err, ("; %.0f%s bytes had been sent%s"):format(sent, of, job.note))
 end
 
+local info_mt = {
+  __name = "e2b.WriteInfo",
+  __tostring = function(info) return ("WriteInfo(%s)"):format(format.clean(info.path)) end,
+}
+
+--- What the sandbox told of a file that was written, as it is returned.
+---@param info table
+---@return e2b.WriteInfo
+function M.adopt(info)
+  return setmetatable(info, info_mt)
+end
+
 local function written(value, job)
   local info = type(value) == "table" and value[1]
-  if info then return info end
+  if info then return M.adopt(info) end
   return errors.new("protocol", {
     message = job.what .. ": the sandbox tells of no file that it wrote", operation = job.what, sent = "yes",
     sandbox_id = job.link.sandbox_id, retryable = false,
@@ -232,6 +246,8 @@ local function send_pieces(job, source)
       done = done + #bytes
       if tell then tell(done, size) end
       out = squeeze and squeeze:write(bytes) or bytes
+      -- These collectors fall behind when all that is made is large strings.
+      if LAGS then collectgarbage("step", math.ceil(#bytes / 1024)) end
     end
   until bytes == nil
   out = squeeze and squeeze:write("", "finish") or tail
@@ -284,7 +300,7 @@ local function atomically(job, source)
     entry, message, err = job.link:call("fs_move", { body = { source = beside, destination = path } }, job.opts,
       { operation = job.what, resource = "file" })
     if entry ~= nil then
-      return { name = entry.name, path = entry.path, type = "file", metadata = value.metadata }
+      return M.adopt({ name = entry.name, path = entry.path, type = "file", metadata = value.metadata })
     end
     value = nil
   end
@@ -316,8 +332,9 @@ function M.put(link, path, source, opts, what, headers, tell, note)
   else
     value, message, err = guarded(job, source)
   end
-  if value == nil and tell then tell(nil, nil, true) end
-  return value, message, err
+  if value ~= nil then return value end
+  if tell then tell(nil, nil, true) end
+  return nil, message, err
 end
 
 --- Whether metadata can be kept there; none can always.

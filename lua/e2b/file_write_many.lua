@@ -142,7 +142,7 @@ local function send_batch(call, files)
       operation = WHAT, sandbox_id = call.link.sandbox_id, sent = "yes", retryable = false,
     })
   end
-  for i, file in ipairs(files) do call.results[file.index] = value[i] end
+  for i, file in ipairs(files) do call.results[file.index] = write.adopt(value[i]) end
   return true
 end
 

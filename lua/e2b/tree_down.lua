@@ -190,7 +190,8 @@ function M.get_tree(link, remote_dir, local_dir, opts)
   end
   if job.tell then job.tell(ok and result and job.done or nil, job.done, true) end
   if not ok then error(result, 0) end
-  return result, message, err
+  if result == nil then return nil, message, err end
+  return result
 end
 
 return M

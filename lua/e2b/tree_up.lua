@@ -192,7 +192,8 @@ function M.put_tree(link, local_dir, remote_dir, opts)
   end
   if job.tell then job.tell(ok and result and job.total or nil, job.total, true) end
   if not ok then error(result, 0) end
-  return result, message, err
+  if result == nil then return nil, message, err end
+  return result
 end
 
 return M
