@@ -153,13 +153,14 @@ local function launch(request, message)
   }
   local spawned, step
   spawned, problem, step = spawn(plan, user)
-  if not spawned and step == "cwd" and paths.is_plain() then
+  local missing = step == "cwd" and problem == "no such file or directory"
+  if missing and paths.is_plain() then
     -- Folders of the machine itself can be worked in too.
     plan.cwd = cwd
-    spawned, problem, step = spawn(plan, user)
+    spawned = spawn(plan, user)
   end
   if spawned then return spawned, config end
-  if step == "cwd" and problem == "no such file or directory" then
+  if missing then
     connect.raise("invalid_argument", string.format("cwd '%s' does not exist", cwd))
   end
   connect.raise(step == "setup" and "internal" or "invalid_argument", starting .. "fork/exec /bin/sh: " .. problem)
@@ -285,17 +286,17 @@ end
 
 -- ---------------------------------------------------------------- all of them
 
-local stopped = {} -- pids that a pause has stopped, in the order of the stopping
+local stopped, is_stopped = {}, {} -- pids that a pause has stopped, in the order of the stopping, and as a set
 local stopped_at
 
 local function stop_once()
   local pids, states = native.descendants()
   local again = false
   for i, pid in ipairs(pids) do
-    if not stopped[pid] and states[i] ~= "T" and states[i] ~= "t" and states[i] ~= "Z" then
+    if not is_stopped[pid] and states[i] ~= "T" and states[i] ~= "t" and states[i] ~= "Z" then
       if native.kill(pid, SIGSTOP) then
         stopped[#stopped + 1] = pid
-        stopped[pid] = true
+        is_stopped[pid] = true
       end
       again = true
     end
@@ -318,7 +319,7 @@ function process.resume()
   local seconds = monotime() - stopped_at
   -- Children first: a shell that continued before them would take note of their having stopped.
   for i = #stopped, 1, -1 do native.kill(stopped[i], SIGCONT) end
-  stopped, stopped_at = {}, nil
+  stopped, is_stopped, stopped_at = {}, {}, nil
   for _, self in pairs(by_pid) do self:set_paused(false, seconds) end
 end
 

@@ -28,16 +28,18 @@ local function add(list, ...)
   for i = 1, select("#", ...) do list[#list + 1] = (select(i, ...)) end
 end
 
--- /bin and its like: links into /usr on most machines, else folders to be shown.
+-- /bin and its like are links into /usr on most machines, else folders to be shown.
+local SYSTEM = { "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32" }
+
+local function is_link(path)
+  local facts = native.fs_lstat(path)
+  return facts and facts.type == "symlink"
+end
+
 local function system_folders(argv)
   add(argv, "--ro-bind", "/usr", "/usr")
-  for _, name in ipairs({ "bin", "sbin", "lib", "lib32", "lib64", "libx32" }) do
-    local facts = native.fs_lstat("/" .. name)
-    if facts and facts.type == "symlink" then
-      add(argv, "--symlink", native.fs_readlink("/" .. name), "/" .. name)
-    elseif facts then
-      add(argv, "--ro-bind", "/" .. name, "/" .. name)
-    end
+  for _, path in ipairs(SYSTEM) do
+    if not is_link(path) then add(argv, "--ro-bind-try", path, path) end
   end
 end
 
@@ -119,6 +121,9 @@ function isolation.fill(tree, isolated)
     "/opt", "/srv",
   }) do folder(path) end
   native.fs_chmod(base .. "/var/tmp", 1023)
+  for _, path in ipairs(SYSTEM) do
+    if is_link(path) then native.fs_symlink(native.fs_readlink(path), base .. path) end
+  end
   native.fs_symlink("/proc/mounts", base .. "/etc/mtab")
   write(base .. "/etc/passwd", PASSWD)
   write(base .. "/etc/group", GROUP)
