@@ -53,10 +53,22 @@ function M.local_path(path, what)
   if path == "" then options.raise(what .. ": the path of the local directory is empty") end
 end
 
---- Where the archive is while it is needed.
+local TMP = "/tmp"
+
+--- The archive while it is needed: its name for tar, which runs where it is, and its path.
+---@return string name
 ---@return string path
 function M.archive()
-  return "/tmp/.e2b-" .. unique.hex(24) .. ".tar"
+  local name = ".e2b-" .. unique.hex(24) .. ".tar"
+  return name, TMP .. "/" .. name
+end
+
+--- How tar, which runs where the archive is, gets to a directory. Not by its absolute path: a sandbox without walls of
+--- its own has another root than its processes.
+---@param path string absolute
+---@return string
+function M.from_archive(path)
+  return ".." .. path
 end
 
 --- The options of one step: what is left of the time of the whole.
@@ -96,7 +108,7 @@ end
 ---@return e2b.Error? err
 function M.tar(link, argv, step, what, tolerated)
   local result, message, err = link.sandbox.commands:run(argv, {
-    user = step.user, timeout = step.timeout or 0, request_timeout = step.request_timeout,
+    user = step.user, cwd = TMP, timeout = step.timeout or 0, request_timeout = step.request_timeout,
     connect_timeout = step.connect_timeout, retries = step.retries, envs = { LC_ALL = "C" },
   })
   if result == nil then

@@ -148,7 +148,7 @@ local function fetch(job)
   local link, opts, began = job.link, job.opts, job.began
   local remote, message, err = tree.remote(link, job.remote, tree.step(opts, began), WHAT)
   if remote == nil then return nil, message, err end
-  local argv = { "tar", "-c", "-f", job.archive, "-C", remote, "--exclude=" .. job.archive:match("[^/]*$") }
+  local argv = { "tar", "-c", "-f", job.name, "-C", tree.from_archive(remote), "--exclude=" .. job.name }
   for _, pattern in ipairs(ignore.tar_excludes(opts.ignore)) do argv[#argv + 1] = "--exclude=" .. pattern end
   argv[#argv + 1] = "."
   job.made = true
@@ -174,7 +174,8 @@ function M.get_tree(link, remote_dir, local_dir, opts)
   opts = base.options(opts, tree.OPTIONS, WHAT)
   local ignored = ignore.within(ignore.new(opts.ignore, WHAT))
   local job = { link = link, opts = opts, began = core.now(), remote = remote_dir, local_dir = local_dir,
-    ignored = ignored, archive = tree.archive(), result = tree.result(), dirs = {} }
+    ignored = ignored, result = tree.result(), dirs = {} }
+  job.name, job.archive = tree.archive()
   local ok, text, errno = true, nil, nil
   if not core.fs_stat(local_dir, true) then ok, text, errno = core.fs_mkdir(local_dir) end
   if not ok then return base.local_failure(WHAT, text, errno, local_dir, link) end

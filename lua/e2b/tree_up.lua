@@ -155,7 +155,7 @@ local function send(job)
     end
     return nil, message, err
   end
-  local ok, _, why = tree.tar(link, { "tar", "-x", "-o", "-p", "-f", info.path, "-C", remote },
+  local ok, _, why = tree.tar(link, { "tar", "-x", "-o", "-p", "-f", job.name, "-C", tree.from_archive(remote) },
     tree.step(opts, began), WHAT)
   if not ok then return base.add(why, "; what is in the directory may be incomplete") end
   return result
@@ -179,7 +179,8 @@ function M.put_tree(link, local_dir, remote_dir, opts)
     })
   end
   local job = { link = link, opts = opts, began = core.now(), root = (local_dir:gsub("(.)/+$", "%1")),
-    remote = remote_dir, ignored = ignored, archive = tree.archive() }
+    remote = remote_dir, ignored = ignored }
+  job.name, job.archive = tree.archive()
   job.tell = progress.of(opts.progress, local_dir, WHAT)
   if job.tell then
     local path
