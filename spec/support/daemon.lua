@@ -1,275 +1,257 @@
--- The daemon of one local sandbox, alone and in plain mode, spoken to over its Unix socket with code of its own.
+-- The sandbox's daemon by itself, for specs: a process of its own, in plain mode below a temporary folder, spoken to
+-- over its Unix socket by a client that shares no code with it.
 --
---   local daemon = require("spec.support.daemon")
---   local one = daemon.start({ access_token = "t" })       -- options of the daemon's first line
---   one:call("/process.Process/List", {})                  -- -> answer: status, headers, body, json
---   local stream = one:open("/process.Process/Start", { process = { cmd = "true" } })
---   stream:event()                                         -- -> message (table) | nil, end of stream (table) | raises
---   stream:rest()                                          -- -> { pid, stdout, stderr, pty, exit (end event), ending }
---   stream:close()
---   one:command({ command = "pause" })                     -- the answer of its control pipe
---   one:stop()                                             -- as when the server ends; answers how long it took
---
--- one.root is the sandbox's folder, one.pid the daemon. It ends with this process, however this one ends.
+--   local daemon = daemon_process.start({ access_token = "t" })
+--   local answer = daemon:request("GET", "/files?path=a")     -- status, headers, body, json
+--   local answer = daemon:rpc("Stat", { path = "a" })         -- of the filesystem service
+--   local stream = daemon:stream("WatchDir", { path = "" })   -- stream:next(seconds) -> message, flags
+--   daemon.root .. "/home/user/a"                             -- where the sandbox's file lies
+--   daemon:stop()
 local unix = require("socket.unix")
 local json = require("e2b.server.json")
 local support = require("spec.support.support")
 
-local daemon = {}
+local daemon_process = {}
+
 local methods = {}
-local meta = { __index = methods }
-local stream_methods = {}
-local stream_meta = { __index = stream_methods }
+methods.__index = methods
 
-local running = {}
+daemon_process.is_root = support.shell("id -u"):match("%d+") == "0"
 
----@param options? table beside those of the daemon: `wrap` (shell words before the interpreter)
-function daemon.start(options)
-  local folder = support.tmpdir()
-  local root = folder .. "/root"
-  assert(support.shell("mkdir -p " .. root .. "/home/user " .. root .. "/root " .. root .. "/tmp"))
-  local line = {
-    socket = folder .. "/s", sandbox_id = "isandbox", template_id = "base", default_user = "user", plain_root = root,
-    version = "0.6.13",
-  }
-  options = options or {}
-  for name, value in pairs(options) do line[name] = value or nil end
-  line.wrap = nil
-  assert(os.execute("mkfifo " .. folder .. "/answers"))
-  local code = "os.exit(require('e2b.server.envd.main').main())"
-  local pipe = assert(io.popen(string.format("{ echo $$; ulimit -t 600; exec %s %s -e %s; } > %s/answers",
-    options.wrap or "", support.lua_command(), support.quote(code), folder), "w"))
-  pipe:write(json.encode(line), "\n")
-  pipe:flush()
-  local input = assert(io.open(folder .. "/answers", "r"))
-  local self = setmetatable({ folder = folder, root = root, pipe = pipe, input = input, socket = line.socket }, meta)
-  self.pid = tonumber(input:read("*l"))
-  local ready = input:read("*l")
-  if ready ~= "ready" then
-    self:stop()
-    error("the daemon did not start: " .. tostring(ready), 2)
+--- Starts one. As root its `user` is somebody else than its `root`, as everybody else they are the same.
+---@param options? table more fields of its options
+function daemon_process.start(options)
+  local self = setmetatable({ root = support.tmpdir() }, methods)
+  self.path = self.root .. ".sock"
+  os.execute("cd " .. support.quote(self.root) .. " && mkdir -p home/user root tmp")
+  local given = { socket = self.path, sandbox_id = "isandbox", default_user = "user", plain_root = self.root }
+  if daemon_process.is_root then
+    given.users = json.array({
+      { name = "root", uid = 0, gid = 0, home = "/root" },
+      { name = "user", uid = 1000, gid = 1000, home = "/home/user" },
+    })
+    os.execute("chown 1000:1000 " .. support.quote(self.root .. "/home/user"))
   end
-  running[self] = true
+  for name, value in pairs(options or {}) do
+    given[name] = value
+  end
+  self.token = given.access_token
+  local program = self.root .. ".lua"
+  support.write_file(program, "os.exit(require('e2b.server.envd.main').main())")
+  -- It ends when its input does: with stop(), or with this process.
+  self.pipe = assert(io.popen("exec " .. support.lua_command() .. " " .. support.quote(program) .. " >/dev/null 2>"
+    .. support.quote(self.root .. ".err"), "w"))
+  self.pipe:setvbuf("no")
+  self.pipe:write(json.encode(given), "\n")
+  support.wait_for(function()
+    local connection = unix()
+    local ok = connection:connect(self.path)
+    connection:close()
+    return ok
+  end, 20, "the daemon")
   return self
 end
 
---- Ends those that a failing spec has left; raises when one of them does not end by itself.
-function daemon.stop_all()
-  for one in pairs(running) do one:stop() end
-end
-
-function methods:command(message)
-  self.pipe:write(json.encode(message), "\n")
-  self.pipe:flush()
-  return json.plain(json.decode(assert(self.input:read("*l"), "the daemon is gone")))
-end
-
---- Closes its standard input and waits for its end.
----@return number seconds it took
 function methods:stop()
-  if not running[self] then return 0 end
-  running[self] = nil
-  local seconds = support.timed(function() self.pipe:close() end)
-  self.input:close()
-  support.cleanup(self.folder)
-  return seconds
+  self.pipe:close()
+  os.remove(self.path)
+  os.remove(self.root .. ".lua")
+  os.remove(self.root .. ".err")
+  support.cleanup(self.root)
 end
 
---- What the sandbox calls a path, on this machine.
-function methods:path(path)
-  return self.root .. path
+--- What it wrote on its standard error, which should be nothing.
+function methods:complaints()
+  return support.read_file(self.root .. ".err")
 end
 
 function methods:connect()
-  local connection = assert((unix.stream or unix)())
-  assert(connection:connect(self.socket))
+  local connection = unix()
   connection:settimeout(20 * support.slack)
+  assert(connection:connect(self.path))
   return connection
 end
 
-local function envelope(text)
-  local size = #text
-  return string.char(0, math.floor(size / 16777216), math.floor(size / 65536) % 256, math.floor(size / 256) % 256,
-    size % 256) .. text
-end
-
-daemon.envelope = envelope
-
-local function head(method, path, headers, length)
-  local lines = { method .. " " .. path .. " HTTP/1.1", "Host: sandbox" }
-  if length then lines[#lines + 1] = "Content-Length: " .. length end
-  for name, value in pairs(headers) do lines[#lines + 1] = name .. ": " .. value end
-  return table.concat(lines, "\r\n") .. "\r\n\r\n"
+local function receive(connection, what)
+  local data, problem = connection:receive(what)
+  return data or error("the connection ended early: " .. tostring(problem), 3)
 end
 
 local function read_head(connection)
-  local line = assert(connection:receive("*l"))
+  local line = receive(connection, "*l")
   local answer = { status = tonumber(line:match("^HTTP/1%.1 (%d%d%d)")), headers = {} }
   while true do
-    line = assert(connection:receive("*l"))
-    if line == "" then return answer end
+    line = receive(connection, "*l")
+    if line == "" then
+      return answer
+    end
     local name, value = line:match("^([^:]+): ?(.*)$")
     answer.headers[name:lower()] = value
   end
 end
 
 local function read_chunk(connection)
-  local size = tonumber(assert(connection:receive("*l")), 16)
-  local chunk = size > 0 and assert(connection:receive(size)) or nil
-  assert(connection:receive("*l"))
-  return chunk
+  local size = tonumber(receive(connection, "*l"), 16)
+  local data = size > 0 and receive(connection, size) or nil
+  receive(connection, "*l")
+  return data
 end
 
-local function with(headers, more)
-  local all = {}
-  for name, value in pairs(headers) do all[name] = value end
-  for name, value in pairs(more or {}) do all[name] = value or nil end
-  return all
-end
-
---- Any request.
----@param options? table `headers`, `body`
-function methods:request(method, path, options)
-  options = options or {}
-  local connection = self:connect()
-  local headers = with({ Connection = "close" }, options.headers)
-  assert(connection:send(head(method, path, headers, options.body and #options.body) .. (options.body or "")))
+--- Reads one answer. options: to (a function that gets the body's pieces instead of answer.body)
+function daemon_process.read(connection, method, options)
   local answer = read_head(connection)
-  if answer.headers["transfer-encoding"] then
-    local parts = {}
-    repeat
-      local chunk = read_chunk(connection)
-      parts[#parts + 1] = chunk
-    until not chunk
-    answer.body = table.concat(parts)
-  else
-    answer.body = connection:receive("*a") or ""
+  while answer.status == 100 do
+    answer = read_head(connection)
   end
-  connection:close()
-  if (answer.headers["content-type"] or ""):find("^application/json") then
-    answer.json = json.plain(assert(json.decode(answer.body)))
+  local parts = {}
+  local keep = options and options.to or function(piece)
+    parts[#parts + 1] = piece
+  end
+  local left = tonumber(answer.headers["content-length"] or "0")
+  if answer.headers["transfer-encoding"] == "chunked" then
+    for piece in read_chunk, connection do
+      keep(piece)
+    end
+  elseif method ~= "HEAD" and answer.status ~= 204 and answer.status ~= 304 then
+    while left > 0 do
+      local size = math.min(left, 65536)
+      keep(receive(connection, size))
+      left = left - size
+    end
+  end
+  answer.body = table.concat(parts)
+  if answer.body:find("^[%[{]") then
+    answer.json = json.plain((json.decode(answer.body)))
   end
   return answer
 end
 
---- A unary call.
----@param message table|string
----@param headers? table<string, string|false>
-function methods:call(path, message, headers)
-  return self:request("POST", path, {
-    headers = with({ ["Content-Type"] = "application/json" }, headers),
-    body = type(message) == "string" and message or json.encode(message),
-  })
+local function head_of(method, target, fields, more)
+  local lines = { method .. " " .. target .. " HTTP/1.1", "Host: x" }
+  for _, list in ipairs({ fields or {}, more }) do
+    for name, value in pairs(list) do
+      -- A list of values is a header that comes several times.
+      for _, one in ipairs(type(value) == "table" and value or { value }) do
+        lines[#lines + 1] = name .. ": " .. one
+      end
+    end
+  end
+  return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
---- A call whose answer is a stream. The head is read when the first event is.
----@param message table|string|nil nil: the body is `raw`
----@param raw? string the body instead of one envelope
-function methods:open(path, message, headers, raw)
+--- options: headers (name = value or values), body, token (false: none), chunks (list, sent chunked), to
+function methods:request(method, target, options)
+  options = options or {}
+  local more = { ["Content-Length"] = options.body and #options.body or nil }
+  local token = options.token
+  if token == nil then
+    token = self.token
+  end
+  more["X-Access-Token"] = token or nil
+  if options.chunks then
+    more["Transfer-Encoding"] = "chunked"
+  end
   local connection = self:connect()
-  local body = raw or envelope(type(message) == "string" and message or json.encode(message))
-  headers = with({ ["Content-Type"] = "application/connect+json" }, headers)
-  assert(connection:send(head("POST", path, headers, #body) .. body))
-  return setmetatable({ connection = connection, buffer = "" }, stream_meta)
+  connection:send(head_of(method, target, options.headers, more))
+  if options.chunks then
+    for _, chunk in ipairs(options.chunks) do
+      connection:send(string.format("%x\r\n%s\r\n", #chunk, chunk))
+    end
+    connection:send("0\r\n\r\n")
+  elseif options.body then
+    connection:send(options.body)
+  end
+  local answer = daemon_process.read(connection, method, options)
+  connection:close()
+  return answer
 end
 
---- A call whose request is a stream: `stream:send(message)` … `stream:finish()`, then as `open`.
-function methods:open_input(path)
+--- One call of the filesystem service.
+---@param user? string the name in the Authorization header
+function methods:rpc(call, message, user)
+  local headers = { ["Content-Type"] = "application/json" }
+  if user then
+    headers.Authorization = "Basic " .. require("e2b.server.native").base64_encode(user .. ":")
+  end
+  return self:request("POST", "/filesystem.Filesystem/" .. call, { headers = headers, body = json.encode(message) })
+end
+
+--- Writes a file through the daemon.
+---@return table info what it says about the file
+function methods:write(path, content, headers)
+  local fields = { ["Content-Type"] = "application/octet-stream" }
+  for name, value in pairs(headers or {}) do
+    fields[name] = value
+  end
+  local target = "/files?path=" .. daemon_process.escape(path)
+  local answer = self:request("POST", target, { headers = fields, body = content })
+  assert(answer.status == 200, answer.body)
+  return answer.json[1]
+end
+
+--- Percent-encodes a part of a query.
+function daemon_process.escape(text)
+  return (text:gsub("[^%w._~-]", function(char)
+    return string.format("%%%02X", char:byte())
+  end))
+end
+
+local stream = {}
+stream.__index = stream
+
+function daemon_process.envelope(payload)
+  local size = #payload
+  return string.char(0, math.floor(size / 16777216), math.floor(size / 65536) % 256, math.floor(size / 256) % 256,
+    size % 256) .. payload
+end
+
+--- A call whose answer is a stream.
+function methods:stream(call, message, fields)
+  local body = daemon_process.envelope(json.encode(message))
   local connection = self:connect()
-  assert(connection:send(head("POST", path, {
-    ["Content-Type"] = "application/connect+json", ["Transfer-Encoding"] = "chunked",
-  })))
-  return setmetatable({ connection = connection, buffer = "" }, stream_meta)
-end
-
-function stream_methods:send(message)
-  local text = envelope(json.encode(message))
-  assert(self.connection:send(string.format("%x\r\n", #text) .. text .. "\r\n"))
-end
-
-function stream_methods:finish()
-  assert(self.connection:send("0\r\n\r\n"))
-end
-
---- Reads the head of the answer, once.
-function stream_methods:head()
-  if not self.answer then
-    self.answer = read_head(self.connection)
-    assert(self.answer.status == 200, "status " .. self.answer.status)
+  local headers = { ["Content-Type"] = "application/connect+json" }
+  for name, value in pairs(fields or {}) do
+    headers[name] = value
   end
-  return self.answer
+  connection:send(head_of("POST", "/filesystem.Filesystem/" .. call, headers, {
+    ["Content-Length"] = #body, ["X-Access-Token"] = self.token,
+  }) .. body)
+  local answer = read_head(connection)
+  answer.connection, answer.buffer = connection, ""
+  return setmetatable(answer, stream)
 end
 
---- The next event; nil and the end-of-stream message after the last one.
-function stream_methods:event()
-  self:head()
+--- The next envelope.
+---@return table|nil message nil when the body has ended; false when nothing came in time
+---@return integer|nil flags 2: the end of the stream
+function stream:next(seconds)
+  self.connection:settimeout((seconds or 10) * support.slack)
   while true do
-    local flags, a, b, c, d = self.buffer:byte(1, 5)
-    local size = d and ((a * 256 + b) * 256 + c) * 256 + d
-    if size and #self.buffer >= 5 + size then
-      local message = json.plain(assert(json.decode(self.buffer:sub(6, 5 + size))))
-      self.buffer = self.buffer:sub(6 + size)
-      if flags == 0 then return message.event or message end
-      assert(flags == 2, "flags " .. flags)
-      assert(self.buffer == "" and read_chunk(self.connection) == nil, "more after the end of the stream")
-      self.connection:close()
-      return nil, message
+    if #self.buffer >= 5 then
+      local flags, a, b, c, d = self.buffer:byte(1, 5)
+      local size = ((a * 256 + b) * 256 + c) * 256 + d
+      if #self.buffer >= 5 + size then
+        local payload = self.buffer:sub(6, 5 + size)
+        self.buffer = self.buffer:sub(6 + size)
+        return json.plain((json.decode(payload))), flags
+      end
     end
-    local chunk = read_chunk(self.connection)
-    assert(chunk, "the body ended without an end of the stream")
-    self.buffer = self.buffer .. chunk
+    local line, problem = self.connection:receive("*l")
+    if not line then
+      return problem ~= "timeout" and nil, nil
+    end
+    local size = tonumber(line, 16)
+    local piece = size > 0 and receive(self.connection, size) or ""
+    receive(self.connection, "*l")
+    self.buffer = self.buffer .. piece
+    if size == 0 then
+      return nil
+    end
   end
 end
 
-local native
-
---- Everything until the end, put together.
-function stream_methods:rest()
-  native = native or require("e2b.server.native")
-  local all = { stdout = {}, stderr = {}, pty = {}, keepalives = 0, chunks = 0, largest = 0 }
-  while true do
-    local event, ending = self:event()
-    if not event then
-      all.ending = ending
-      break
-    end
-    if event.start then all.pid = event.start.pid end
-    if event["end"] then all.exit = event["end"] end
-    if event.keepalive then all.keepalives = all.keepalives + 1 end
-    for kind, text in pairs(event.data or {}) do
-      local bytes = assert(native.base64_decode(text))
-      assert(bytes ~= "", "an empty chunk")
-      all.chunks = all.chunks + 1
-      all.largest = math.max(all.largest, #bytes)
-      table.insert(all[kind], bytes)
-    end
-  end
-  for _, kind in ipairs({ "stdout", "stderr", "pty" }) do all[kind] = table.concat(all[kind]) end
-  return all
-end
-
-function stream_methods:close()
+function stream:close()
   self.connection:close()
 end
 
---- Runs a shell command to its end: what `rest` says.
----@param command string
----@param fields? table more of the request
-function methods:shell(command, fields, headers)
-  return self:start(command, fields, headers):rest()
-end
-
---- Starts a shell command: the stream.
-function methods:start(command, fields, headers)
-  local message = { process = { cmd = "/bin/sh", args = json.array({ "-c", command }) }, stdin = false }
-  for name, value in pairs(fields or {}) do message[name] = value end
-  return self:open("/process.Process/Start", message, headers)
-end
-
---- Is there such a process?
-function daemon.is_alive(pid)
-  local stat = support.read_file("/proc/" .. pid .. "/stat")
-  return stat ~= nil and stat:match("%) (%a)") ~= "Z"
-end
-
-return daemon
+return daemon_process

@@ -188,6 +188,7 @@ function methods:read()
       if last > 0 and not self.ended then return take(self, last) end
       from = 1
       if not more(self) then
+        if self.buffer ~= "" then return take(self, #self.buffer) end
         self.state = "broken"
         return nil, self.problem or "unexpected EOF"
       end
