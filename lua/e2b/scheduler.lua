@@ -86,6 +86,7 @@ local function settle(wait, a, b, ...)
   if wait.settled then return end
   local s, task = wait.scheduler, wait.task
   wait.settled = true
+  wait.cancel = nil -- the task that goes on may drop what it names, and expect it to be collected
   wait.a, wait.b = a, b
   if select("#", ...) > 0 then wait.more = compat.pack(...) end
   if wait.place then s.timers:remove(wait) end

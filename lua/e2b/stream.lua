@@ -70,9 +70,14 @@ local function ended(self)
   return nil
 end
 
--- The failure of a stream whose transfer says why.
-local function give_up(self, facts)
+-- What the core calls request_timeout is the time of the whole.
+local function of_the_whole(facts)
   if facts.cause == "deadline" and facts.deadline == "request_timeout" then facts.deadline = "timeout" end
+  return facts
+end
+
+-- The failure of a stream, from what its transfer says.
+local function give_up(self, facts)
   local work = {
     attempts = self.attempts, idempotent = false, began = self.began, deadline = self.deadline,
     request_timeout = self.first_seconds, idle_timeout = self.transfer_opts and self.transfer_opts.idle_timeout,
@@ -160,7 +165,7 @@ local function conclude(self)
     reason, wait = retry.decide(a, self.attempts, opts.retries or self.state.config.retries, false, false)
   end
   local last = self.first or self.deadline
-  if not reason or last and now() + wait >= last then return give_up(self, a) end
+  if not reason or last and now() + wait >= last then return give_up(self, of_the_whole(a)) end
   local _, why = hook.await(idle, now() + wait, loops.choose(self.state.config.loop))
   if self.ended then return ended(self) end
   if why == "cancelled" then return give_up(self, { cause = "cancelled", sent = "no" }) end
@@ -309,7 +314,7 @@ function send(self)
       local _, message, err = access.refuse("invalid_argument", facts.text, self.context, self.args)
       return fail(self, message, err)
     end
-    return give_up(self, facts)
+    return give_up(self, of_the_whole(facts))
   end
   self.transfer = transfer
   self.guard = core.guard(transfer)
