@@ -21,6 +21,8 @@
 #define MAX_AGE_SECONDS 55L       /* balancers drop idle connections after 60 s */
 #define MAX_LIFETIME_SECONDS 900L /* then names are resolved and certificates checked anew */
 #define STREAM_BUFFER_BYTES 131072L
+#define LARGE_UPLOAD 8388608 /* from here on a larger buffer is worth its memory */
+#define UPLOAD_BUFFER_BYTES 262144L
 #define FOREVER_MS 2000000000L
 
 /* Called when name, TCP and TLS are done and before the first byte of each attempt, hidden ones too. */
@@ -81,6 +83,8 @@ static CURLcode set_method(e2b_transfer *t, CURL *easy)
         SET(READFUNCTION, e2b_on_read);
         SET(READDATA, t);
         SET(INFILESIZE_LARGE, t->source_size);
+        if (t->from == E2B_FROM_FD && t->source_size >= LARGE_UPLOAD)
+            SET(UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
     } else if (t->body != NULL || strcmp(t->method, "POST") == 0) {
         SET(POST, 1L);
         SET(POSTFIELDS, t->body != NULL ? t->body : "");
