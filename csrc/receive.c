@@ -222,7 +222,7 @@ static size_t source_end(e2b_transfer *t)
 {
     if (t->source_size >= 0 && t->up < t->source_size)
         return give_up(t, 0); /* the server would wait for the rest for ever */
-    t->idle_at = E2B_NEVER;
+    e2b_idle_from_now(t); /* the answer may be long in coming, but not for ever */
     t->source_ended = 1;
     return 0;
 }

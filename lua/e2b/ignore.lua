@@ -18,7 +18,9 @@ local function quote(char)
   return (char:gsub("[^%w_\128-\255]", "%%%0"))
 end
 
--- [a-z] at `at` of a segment -> the Lua pattern, and the place after it; nil: the bracket is only a bracket.
+local NOTHING = "[^%z\1-\255]" -- fits no character
+
+-- [a-z] at `at` of a segment -> the Lua pattern, and the place after it; nil: it has no end.
 local function set(text, at)
   local i, out = at + 1, { "[" }
   local first = text:sub(i, i)
@@ -52,7 +54,7 @@ local function set(text, at)
     end
     i = i + 1
   end
-  if #out == 1 then return "[^%z\1-\255]", i + 1 end
+  if #out == 1 then return NOTHING, i + 1 end
   if out[2] == "^" then out[#out + 1] = "/" end
   return table.concat(out) .. "]", i + 1
 end
@@ -74,6 +76,7 @@ local function segment(text)
       made = "[^/]"
     elseif char == "[" then
       made, after = set(text, i)
+      if not made then return { pattern = NOTHING } end -- git's answer to a bracket without an end
     end
     if made then
       literal = false
