@@ -146,7 +146,8 @@ function methods:request(method, path, options)
     answer.body = connection:receive("*a") or ""
   end
   connection:close()
-  if (answer.headers["content-type"] or ""):find("^application/json") then
+  local is_json = (answer.headers["content-type"] or ""):find("^application/json")
+  if is_json and not answer.headers["content-encoding"] and answer.body ~= "" then
     answer.json = json.plain(assert(json.decode(answer.body)))
   end
   return answer

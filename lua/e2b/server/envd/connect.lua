@@ -6,6 +6,7 @@ local monotime = require("cqueues").monotime
 local http_util = require("http.util")
 local json = require("e2b.server.json")
 local message = require("e2b.server.envd.message")
+local packing = require("e2b.server.envd.packing")
 
 local connect = {}
 
@@ -130,6 +131,20 @@ local function read_headers(request)
   end
 end
 
+-- Whether messages come packed with gzip; raises when with something else.
+local function is_packed(encoding)
+  if encoding and encoding ~= "identity" and encoding ~= "gzip" then
+    connect.raise("unimplemented", string.format('unknown compression "%s": supported encodings are gzip', encoding))
+  end
+  return encoding == "gzip"
+end
+
+local function unpack_message(packed)
+  local bytes, problem = packing.unpack(packed, MAX_MESSAGE)
+  if not bytes then connect.raise("invalid_argument", problem) end
+  return bytes
+end
+
 local function decode(fields, text)
   local value, problem = message.decode(fields, text)
   if not value then connect.raise("invalid_argument", "unmarshal message: " .. problem) end
@@ -144,17 +159,18 @@ end
 function connect.service(router, path, handler, fields)
   local function call(request)
     read_headers(request)
-    local encoding = request.headers["content-encoding"]
-    if encoding and encoding ~= "identity" then
-      connect.raise("unimplemented", string.format('unknown compression "%s"', encoding))
-    end
+    local packed = is_packed(request.headers["content-encoding"])
     local body, refusal = request.body()
     if not body then return refusal or { drop = true, headers = {} } end
+    if packed then body = unpack_message(body) end
     if body == "" then connect.raise("invalid_argument", "zero-length payload is not a valid JSON object") end
-    local answer = handler(request, decode(fields, body)) or {}
-    return {
-      status = 200, headers = { "content-type", UNARY, "accept-encoding", "gzip" }, body = json.encode(answer),
-    }
+    local answer = json.encode(handler(request, decode(fields, body)) or {})
+    local headers = { "content-type", UNARY, "accept-encoding", "gzip" }
+    if packed or packing.is_accepted(request.headers["accept-encoding"]) then
+      headers[#headers + 1], headers[#headers + 2] = "content-encoding", "gzip"
+      answer = packing.pack(answer)
+    end
+    return { status = 200, headers = headers, body = answer }
   end
   router:add("POST", path, function(request)
     if media_type(request) ~= UNARY then return unsupported("application/json, application/json; charset=utf-8") end
@@ -167,8 +183,8 @@ end
 -- ---------------------------------------------------------------- streams
 
 -- Splits what arrives into envelopes: `push(piece)`, then `next()` -> payload | nil; raises.
-local function splitter()
-  local buffer = ""
+local function splitter(packed)
+  local buffer, at = "", 1
   local pieces, size, wanted = {}, 0, 5
   local function push(piece)
     pieces[#pieces + 1] = piece
@@ -176,27 +192,27 @@ local function splitter()
   end
   local function next_payload()
     if size < wanted then return nil end
-    buffer, pieces = table.concat(pieces), {}
-    local flags, a, b, c, d = buffer:byte(1, 5)
+    if pieces[1] then
+      buffer, at, pieces = buffer:sub(at) .. table.concat(pieces), 1, {}
+    end
+    local flags, a, b, c, d = buffer:byte(at, at + 4)
     local length = ((a * 256 + b) * 256 + c) * 256 + d
-    if flags ~= 0 then connect.raise("invalid_argument", "invalid envelope flags " .. flags) end
+    if flags ~= 0 and not (flags == 1 and packed) then
+      connect.raise("invalid_argument", "invalid envelope flags " .. flags)
+    end
     if length > MAX_MESSAGE then connect.raise("resource_exhausted", "message is larger than the limit") end
     wanted = 5 + length
-    local payload
-    if size >= wanted then
-      payload = buffer:sub(6, wanted)
-      buffer = buffer:sub(wanted + 1)
-      wanted = 5
-    end
-    pieces[1], size = buffer, #buffer
-    return payload
+    if size < wanted then return nil end
+    local payload = buffer:sub(at + 5, at + wanted - 1)
+    at, size, wanted = at + wanted, size - wanted, 5
+    return flags == 1 and unpack_message(payload) or payload
   end
   return push, next_payload, function() return size end
 end
 
 -- The one message of a call whose answer is a stream; raises.
-local function single(body, fields)
-  local push, next_payload, left = splitter()
+local function single(body, fields, packed)
+  local push, next_payload, left = splitter(packed)
   push(body)
   local payload = next_payload()
   if not payload then
@@ -209,13 +225,10 @@ end
 
 local function stream_headers(request)
   read_headers(request)
-  local encoding = request.headers["connect-content-encoding"]
-  if encoding and encoding ~= "identity" then
-    connect.raise("unimplemented", string.format('unknown compression "%s"', encoding))
-  end
   local interval = (request.headers["keepalive-ping-interval"] or ""):match("^%d+$")
   interval = interval and tonumber(interval) or 0
   request.keepalive = interval > 0 and interval or DEFAULT_KEEPALIVE
+  return is_packed(request.headers["connect-content-encoding"])
 end
 
 -- Runs what makes the stream and ends it as it should end.
@@ -247,8 +260,8 @@ function connect.stream(router, path, handler, fields)
       status = 200, headers = { "content-type", STREAM, "connect-accept-encoding", "gzip" },
       stream = function(write)
         finish(request, write, function(send)
-          stream_headers(request)
-          handler(request, single(body, fields), send)
+          local packed = stream_headers(request)
+          handler(request, single(body, fields, packed), send)
         end)
       end,
     }
@@ -262,8 +275,7 @@ end
 ---@param fields table the message of each envelope
 function connect.client_stream(router, path, handler, fields)
   local function call(request)
-    stream_headers(request)
-    local push, next_payload, left = splitter()
+    local push, next_payload, left = splitter(stream_headers(request))
     return handler(request, function()
       while true do
         local payload = next_payload()

@@ -33,7 +33,7 @@ end
 
 local function number(value)
   if json.is_float(value) then return tonumber(value.literal) end
-  if type(value) == "string" then return value:find("^%-?%d") and tonumber(value) or nil end
+  if type(value) == "string" then return value:find("^%-?[%d.]+[eE]?[+-]?%d*$") and tonumber(value) or nil end
   return type(value) == "number" and value or nil
 end
 
