@@ -24,8 +24,8 @@ local function useful(template, here)
   local folder, rest = template:match("^(.-)/?(%?.*)$")
   if not folder then return nil end
   if folder:sub(1, 1) ~= "/" then folder = here .. "/" .. folder:gsub("^%./?", "") end
-  folder = folder:gsub("/+$", "")
-  for _, probe in ipairs(PROBES) do
+  folder = native.fs_realpath(folder)
+  for _, probe in ipairs(folder and PROBES or {}) do
     if exists(folder .. "/" .. rest:gsub("%?", (probe:gsub("%%", "%%%%")))) then return folder, rest end
   end
 end
