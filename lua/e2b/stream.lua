@@ -20,6 +20,9 @@ local NONE = {}
 local GRACE = 0.05
 -- How often (seconds) somebody is told how far a stream is.
 local TICK = 0.1
+-- Bytes of an answer that are handed over at once, at most. LuaJIT has every string of 128 KiB and more mapped and
+-- unmapped by the system, which costs more than all the rest.
+local PIECE = 65536
 
 ---@class e2b.Stream
 local methods = {}
@@ -216,7 +219,7 @@ function methods:read(deadline)
     return bytes
   end
   while not self.ended do
-    bytes = self.transfer:read()
+    bytes = self.transfer:read(PIECE)
     if bytes then
       self.begun = true
       tell(self)
@@ -249,7 +252,7 @@ function methods:headers()
     if self.is_events then
       kind, value = self.transfer:event()
     else
-      kind = self.transfer:read()
+      kind = self.transfer:read(PIECE)
     end
     if kind then
       self.kept, self.kept_value = kind, value
