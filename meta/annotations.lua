@@ -73,13 +73,33 @@ local function read_returns(text, returns)
   end
 end
 
+-- The lines of a block as { number, text }; a tag whose type goes on in the next lines is one.
+local function joined(lines, from, to)
+  local list = {}
+  local open = 0
+  for number = from, to do
+    local line = lines[number]:match("^%s*%-%-%-%s?(.*)$")
+    if open > 0 then
+      list[#list].text = list[#list].text .. " " .. line:match("^%s*(.-)%s*$")
+    else
+      list[#list + 1] = { number = number, text = line }
+    end
+    if open > 0 or line:find("^%s*@") then
+      local _, opened = line:gsub("[{(]", "")
+      local _, closed = line:gsub("[})]", "")
+      open = open + opened - closed
+    end
+  end
+  return list
+end
+
 -- A block of consecutive `---` lines.
 local function read_block(lines, from, to, place)
   local block = { params = {}, returns = {}, fields = {}, line = from }
   local text = {}
   local tagged
-  for number = from, to do
-    local line = lines[number]:match("^%s*%-%-%-%s?(.*)$")
+  for _, each in ipairs(joined(lines, from, to)) do
+    local number, line = each.number, each.text
     local tag, rest = line:match("^%s*@(%w+)%s*(.-)%s*$")
     local ok = true
     if not tag and tagged and line:find("^%s") then

@@ -24,6 +24,16 @@ local function things()
     thing("Sandbox", client.Sandbox, { "e2b.Sandbox", "e2b.SandboxClass" },
       "`e2b.Sandbox`, `client.Sandbox`. What takes a `target` is a method of sandboxes as well: `Sandbox.kill(id)` is "
       .. "`sandbox:kill()`."),
+    thing("commands", require("e2b.commands").methods, { "e2b.Commands" },
+      "`sandbox.commands`: processes in a sandbox."),
+    thing("handle", require("e2b.command_handle").methods, { "e2b.CommandHandle" },
+      "What `sandbox.commands:start` and `connect` answer, and those of `sandbox.pty`."),
+    thing("files", require("e2b.files").methods, { "e2b.Files" }, "`sandbox.files`: the files of a sandbox."),
+    thing("reader", require("e2b.file_read").methods, { "e2b.FileReader" },
+      'What `sandbox.files:read(path, { format = "stream" })` answers.'),
+    thing("watcher", require("e2b.watcher").methods, { "e2b.Watcher" }, "What `sandbox.files:watch_dir` answers."),
+    thing("pty", require("e2b.pty").methods, { "e2b.Pty" }, "`sandbox.pty`: terminals in a sandbox."),
+    thing("git", require("e2b.git").methods, { "e2b.Git" }, "`sandbox.git`: repositories in a sandbox."),
     thing("Template", client.Template, { "e2b.TemplateInfo", "e2b.TemplateClass" },
       "`e2b.Template`, `client.Template`."),
     thing("tools", client.tools, { "e2b.Tools" },
@@ -36,7 +46,9 @@ local function things()
 end
 
 -- How the resources reach the service through their client; not for programs.
-local INTERNAL = { client = { call = true, call_either = true, sandbox_target = true, log = true } }
+local INTERNAL = {
+  client = { call = true, call_either = true, open = true, sandbox_target = true, direct_url = true, log = true },
+}
 
 local files = {}
 local function file_of(path)

@@ -153,6 +153,19 @@ function f(a, b, c) end]])
       { type = "any", name = "...", text = "what it returned" } }, block.returns)
   end)
 
+  it("reads a type that goes on in the next line", function()
+    local file = write([[
+---X.
+---@param a { b: integer,
+---  c: fun(d: string): any }? rows
+---  of two
+---@return number seconds
+function f(a) end]])
+    local block = file.functions[6].block
+    assert.same({ "{ b: integer, c: fun(d: string): any }?", "rows of two" }, { block.params[1].type, block.params[1].text })
+    assert.equal("number", block.returns[1].type)
+  end)
+
   it("names the place of what it can't read", function()
     local ok, message = pcall(write, "\n---@param\nfunction f() end")
     assert.is_false(ok)

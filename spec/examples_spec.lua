@@ -28,7 +28,10 @@ end
 
 describe("examples", function()
   it("are all run here, and short", function()
-    local known = { list_running = 15, create_base = 15, kill_running = 30, lifecycle = 50, agent_tools = 30 }
+    local known = {
+      list_running = 15, create_base = 15, kill_running = 30, lifecycle = 50, agent_tools = 30, run_python = 25,
+      test_project = 25, watch_directory = 25, shell = 15, serve_page = 25,
+    }
     local names = support.shell("ls examples")
     for file in names:gmatch("[^\n]+") do
       local name = file:match("^(.*)%.lua$")
@@ -41,8 +44,8 @@ describe("examples", function()
   end)
 
   it("name no server and no key: with E2B_API_KEY alone they use the real service", function()
-    for _, name in ipairs({ "list_running", "create_base", "kill_running", "lifecycle", "agent_tools" }) do
-      local text = support.read_file("examples/" .. name .. ".lua")
+    for name in support.shell("ls examples"):gmatch("[^\n]+") do
+      local text = support.read_file("examples/" .. name)
       assert.is_nil(text:find("127.0.0.1", 1, true))
       assert.is_nil(text:find("api_url", 1, true))
       assert.is_nil(text:find("api_key", 1, true))
@@ -112,8 +115,9 @@ describe("examples", function()
     for i, request in ipairs(seen) do seen[i] = request:gsub("/i%w%w%w%w%w%w%w+", "/ID") end
     assert.same({
       "GET /v2/templates", "POST /v2/sandboxes", "GET /v2/sandboxes", "GET /sandboxes/ID", "POST /sandboxes/ID/timeout",
-      "POST /sandboxes/ID/pause", "POST /sandboxes/ID/resume", "DELETE /sandboxes/ID",
+      "POST /sandboxes/ID/pause", "POST /sandboxes/ID/resume", "POST /process.Process/Start", "DELETE /sandboxes/ID",
     }, seen)
+    assert.matches("user on Linux", out, 1, true)
     assert.same({}, assert(Sandbox.list():all()))
   end)
 
@@ -123,5 +127,45 @@ describe("examples", function()
     assert.matches("set_sandbox_timeout\tinvalid_argument: ", out, 1, true)
     assert.matches("kill_sandbox\tok", out, 1, true)
     assert.same({}, assert(Sandbox.list():all()))
+  end)
+
+  it("run_python: the steps and the exit code", function()
+    assert.same({ "step 1", "step 2", "step 3", "exit code 0" }, (example("run_python")))
+  end)
+
+  it("test_project: what was uploaded is there, what is to be ignored is not, the report comes back", function()
+    local folder = support.tmpdir()
+    support.shell("mkdir -p " .. folder .. "/project/.git " .. folder .. "/project/src")
+    support.write_file(folder .. "/project/src/a.lua", "return 1\n")
+    support.write_file(folder .. "/project/.git/config", "")
+    local report = folder .. "/report.txt"
+    local result = support.run(nil, {
+      file = "examples/test_project.lua", env = server.env,
+      args = { folder .. "/project", "find . -type f; echo fine > report.txt", "report.txt", report },
+    })
+    assert.equal(0, result.code, result.out .. result.err)
+    assert.matches("./src/a.lua", result.out, 1, true)
+    assert.is_nil(result.out:find(".git", 1, true), result.out)
+    assert.equal("", result.err)
+    assert.equal("fine\n", support.read_file(report))
+  end)
+
+  it("watch_directory: what happened, in order", function()
+    local lines = example("watch_directory")
+    assert.equal("create\tnow", lines[1])
+    assert.equal("remove\tthen", lines[#lines])
+  end)
+
+  it("shell: says that it needs a terminal", function()
+    local result = support.run(nil, { file = "examples/shell.lua", env = server.env, stdin = "" })
+    assert.equal(1, result.code)
+    assert.matches("terminal", result.err, 1, true)
+    assert.same({}, assert(Sandbox.list():all()))
+  end)
+
+  it("serve_page: the page, fetched from here", function()
+    local lines = example("serve_page")
+    assert.matches("^https://3000%-i%w+%.", lines[1])
+    assert.equal("<h1>Hello from the sandbox</h1>", lines[2])
   end)
 end)

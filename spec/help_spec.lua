@@ -39,6 +39,15 @@ describe("help", function()
     assert.same(keys_of(client.Template), names_of("Template"))
   end)
 
+  it("names every method of what works inside a sandbox, and nothing else", function()
+    for name, module in pairs({
+      commands = "commands", handle = "command_handle", files = "files", reader = "file_read", watcher = "watcher",
+      pty = "pty", git = "git",
+    }) do
+      assert.same(keys_of(require("e2b." .. module).methods), names_of(name))
+    end
+  end)
+
   it("names what paginators, tasks and clients have", function()
     local paginator = client.Template.list()
     local task = tasks.spawn(function() end)

@@ -34,6 +34,7 @@ local LAST_WORD = 1
 ---@field error string? the daemon's word for how it ended badly
 ---@field err e2b.Error? of a loop over output() or lines() that failed
 local methods = {}
+M.methods = methods
 
 local getters = {
   stdout = function(state) return output_buffer.text(state.out) end,
@@ -322,11 +323,13 @@ end
 -- Letting go ---------------------------------------------------------------------------------------------------------
 
 --- Lets go of the stream; the process goes on. Twice is nothing.
+---@return true ok
 function methods:disconnect()
   local state = private(self, "disconnect")
   if not state.over then state.over = "disconnected" end
   state.stream:close()
   if state.feeder then inputs.stop(state.feeder) end
+  return true
 end
 
 function mt.__tostring(handle)

@@ -12,6 +12,7 @@ local NONE = {}
 
 ---@class e2b.Commands
 local methods = {}
+M.methods = methods
 
 local mt = { __name = "e2b.Commands" }
 

@@ -70,6 +70,7 @@ end
 ---@field size integer? of the file, when the sandbox told it
 ---@field err e2b.Error? why reading failed
 local methods = {}
+M.methods = methods
 local mt = { __name = "e2b.FileReader", __index = methods }
 
 -- Key of what a reader keeps to itself.

@@ -27,6 +27,7 @@ local M = {}
 ---The files of a sandbox. A relative path begins at the home of the user, `~` is that home.
 ---@class e2b.Files
 local methods = {}
+M.methods = methods
 local mt = { __name = "e2b.Files", __index = methods }
 
 -- Key of what this object keeps to itself.

@@ -14,6 +14,7 @@ local M = {}
 
 ---@class e2b.Git
 local methods = {}
+M.methods = methods
 
 ---@class e2b.GitOptions: e2b.CallOptions what every method of sandbox.git takes
 ---@field envs table<string, string>? environment of git

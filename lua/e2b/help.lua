@@ -27,7 +27,7 @@ M.topics = {
       { "run", "e2b.run(timeout?)", "finish the tasks that were spawned" },
       { "sleep", "e2b.sleep(seconds)", "wait without holding up other tasks" },
       { "pcall", "e2b.pcall(fn, …)", "pcall that tasks can wait inside of, on Lua 5.1 too" },
-      { "help", "e2b.help(what?)", "this; what: Sandbox, Template, an object, \"task\", \"paginator\"" },
+      { "help", "e2b.help(what?)", "this; what: Sandbox, an object, \"commands\", \"files\", \"task\" …" },
       { "version", "e2b.version", "the version of this library" },
       { "close", "e2b.close()", "drop the connections that are kept open; the next call opens new ones" },
     },
@@ -50,6 +50,108 @@ M.topics = {
       { "get_metrics", "sandbox:get_metrics(opts?)", "CPU, memory and disk over time; from, to" },
       { "traffic_access_token", "sandbox:traffic_access_token()", "token for ports that are not public" },
       { "with", "Sandbox.with(opts, fn)", "as e2b.with" },
+      { "download_url", "sandbox:download_url(path, opts?)", "a signed URL to fetch a file" },
+      { "upload_url", "sandbox:upload_url(path?, opts?)", "a signed URL to send a file to" },
+      { "shell", "sandbox:shell(opts?)", "this terminal becomes a shell of the sandbox: its exit code" },
+      { "get_mcp_url", "sandbox:get_mcp_url()", "where the MCP gateway is" },
+      { "get_mcp_token", "sandbox:get_mcp_token()", "the token the gateway wants" },
+    },
+  },
+  {
+    name = "commands", about = "sandbox.commands. A string goes to bash -l -c, a list is a program and its arguments.",
+    entries = {
+      { "run", "sandbox.commands:run(cmd, opts?)", "to its end: exit_code, stdout, stderr" },
+      { "start", "sandbox.commands:start(cmd, opts?)", "a handle, at once" },
+      { "connect", "sandbox.commands:connect(pid, opts?)", "a handle of one that runs already" },
+      { "list", "sandbox.commands:list(opts?)", "what runs: pid, cmd, args, tag …" },
+      { "kill", "sandbox.commands:kill(pid, opts?)", "true, true; true, false when there was none" },
+      { "send_stdin", "sandbox.commands:send_stdin(pid, data)", "to a process started with stdin = true" },
+      { "close_stdin", "sandbox.commands:close_stdin(pid)", "the end of its input" },
+    },
+  },
+  {
+    name = "handle", about = "What start, connect and pty:create return: pid, stdout, stderr, exit_code so far.",
+    entries = {
+      { "wait", "handle:wait(opts?)", "read to the end: exit_code, stdout, stderr" },
+      { "read", "handle:read()", "the next piece: stream, data; nil at the end" },
+      { "read_line", "handle:read_line()", "the next line: line, stream; nil at the end" },
+      { "output", "handle:output()", "for stream, data in handle:output() do … end" },
+      { "lines", "handle:lines()", "for line, stream in handle:lines() do … end" },
+      { "send_stdin", "handle:send_stdin(data)", "to its input" },
+      { "close_stdin", "handle:close_stdin()", "the end of its input" },
+      { "resize", "handle:resize(cols, rows)", "of a terminal" },
+      { "kill", "handle:kill()", "true, true; true, false when it was over" },
+      { "disconnect", "handle:disconnect()", "stop reading; the process goes on" },
+    },
+  },
+  {
+    name = "files", about = "sandbox.files. Relative paths begin at the user's home.",
+    entries = {
+      { "read", "sandbox.files:read(path, opts?)", "a string; to = local path or function; format = \"stream\"" },
+      { "write", "sandbox.files:write(path, data, opts?)", "a string, { path = local } or a function" },
+      { "write_files", "sandbox.files:write_files(list, opts?)", "many at once: { { path = …, data = … }, … }" },
+      { "list", "sandbox.files:list(path, opts?)", "entries; depth = 2 goes deeper" },
+      { "exists", "sandbox.files:exists(path)", "true or false" },
+      { "get_info", "sandbox.files:get_info(path)", "one entry: type, size, permissions …" },
+      { "rename", "sandbox.files:rename(old, new)", "the new entry" },
+      { "remove", "sandbox.files:remove(path)", "a file or a whole tree; none is fine" },
+      { "make_dir", "sandbox.files:make_dir(path)", "true; false when it was there" },
+      { "watch_dir", "sandbox.files:watch_dir(path, opts?)", "a watcher; recursive, include_entry" },
+      { "put_tree", "sandbox.files:put_tree(local, remote, opts?)", "a whole tree up; ignore = { patterns }" },
+      { "get_tree", "sandbox.files:get_tree(remote, local, opts?)", "a whole tree down" },
+    },
+  },
+  {
+    name = "reader", about = "What files:read(path, { format = \"stream\" }) returns.",
+    entries = {
+      { "read", "reader:read()", "the next piece; nil at the end" },
+      { "read_line", "reader:read_line()", "the next line" },
+      { "chunks", "reader:chunks()", "for bytes in reader:chunks() do … end" },
+      { "lines", "reader:lines()", "for line in reader:lines() do … end" },
+      { "close", "reader:close()", "stop before the end" },
+    },
+  },
+  {
+    name = "watcher", about = "What watch_dir returns.",
+    entries = {
+      { "events", "watcher:events()", "for event in watcher:events() do print(event.type, event.name) end" },
+      { "next", "watcher:next(timeout?)", "the next event; false when none came in time" },
+      { "get_new_events", "watcher:get_new_events()", "those that came, without waiting" },
+      { "stop", "watcher:stop()", "no more" },
+    },
+  },
+  {
+    name = "pty", about = "sandbox.pty: terminals for programs. For yourself: sandbox:shell().",
+    entries = {
+      { "create", "sandbox.pty:create{ cols, rows }", "bash on a terminal: a handle" },
+      { "connect", "sandbox.pty:connect(pid, opts?)", "a handle of one that runs already" },
+      { "send_stdin", "sandbox.pty:send_stdin(pid, data)", "as typed" },
+      { "resize", "sandbox.pty:resize(pid, { cols, rows })", "its new size" },
+      { "kill", "sandbox.pty:kill(pid)", "true, true; true, false when there was none" },
+    },
+  },
+  {
+    name = "git", about = "sandbox.git: results are those of the command; credentials go through its environment.",
+    entries = {
+      { "clone", "sandbox.git:clone(url, path?, opts?)", "branch, depth, username, password" },
+      { "init", "sandbox.git:init(path, opts?)", "bare, initial_branch" },
+      { "remote_add", "sandbox.git:remote_add(path, name, url, opts?)", "fetch, overwrite" },
+      { "remote_get", "sandbox.git:remote_get(path, name)", "its URL, or false" },
+      { "status", "sandbox.git:status(path)", "branch, files, counts" },
+      { "branches", "sandbox.git:branches(path)", "branches, current_branch" },
+      { "create_branch", "sandbox.git:create_branch(path, branch)", "and check it out" },
+      { "checkout_branch", "sandbox.git:checkout_branch(path, branch)", "one that is there" },
+      { "delete_branch", "sandbox.git:delete_branch(path, branch, opts?)", "force" },
+      { "add", "sandbox.git:add(path, opts?)", "files, all" },
+      { "commit", "sandbox.git:commit(path, message, opts?)", "author_name, author_email, allow_empty" },
+      { "reset", "sandbox.git:reset(path, opts?)", "mode, target, paths" },
+      { "restore", "sandbox.git:restore(path, paths, opts?)", "staged, worktree, source" },
+      { "push", "sandbox.git:push(path, opts?)", "remote, branch, username, password" },
+      { "pull", "sandbox.git:pull(path, opts?)", "remote, branch, username, password" },
+      { "set_config", "sandbox.git:set_config(key, value, opts?)", "scope, path" },
+      { "get_config", "sandbox.git:get_config(key, opts?)", "its value, or false" },
+      { "configure_user", "sandbox.git:configure_user(name, email, opts?)", "scope, path" },
+      { "dangerously_authenticate", "sandbox.git:dangerously_authenticate(user, password)", "stores them there" },
     },
   },
   {
@@ -107,7 +209,10 @@ local function topic_of(what, e2b)
   if type(mt) == "table" then name = rawget(mt, "__name") end
   if type(name) ~= "string" then return nil end
   name = name:lower():gsub("^e2b%.", "")
-  local known = { sandboxclass = "sandbox", templateclass = "template", templateinfo = "template" }
+  local known = {
+    sandboxclass = "sandbox", templateclass = "template", templateinfo = "template", commandhandle = "handle",
+    filereader = "reader",
+  }
   return by_name[known[name] or name]
 end
 

@@ -9,6 +9,7 @@ local M = {}
 
 ---@class e2b.Pty
 local methods = {}
+M.methods = methods
 
 local mt = {
   __name = "e2b.Pty",

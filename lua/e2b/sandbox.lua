@@ -308,9 +308,7 @@ function M.bind(source, name)
   ---envd: POST /process.Process/Start. Errors: unsupported (no terminal here, or a loop that can't wait for one), and
   ---what a stream can fail with; `err.pid` is of what still may run.
   ---@param target e2b.Sandbox
-  ---@param opts { cmd: string|string[]?, cwd: string?, envs: table<string, string>?, user: string?, pid: integer?,
-  ---  escape: string|false|nil }? and e2b.CallOptions; cmd: another program than the shell; escape: another character
-  ---  than "~", false: none
+  ---@param opts e2b.ShellOptions?
   ---@return integer|false|nil exit_code false: detached
   ---@return string|integer|nil message_or_pid
   ---@return e2b.Error? err

@@ -29,6 +29,14 @@ local KNOWN = {
   ["tmux-256color"] = true, linux = true, vt100 = true, vt220 = true, rxvt = true, ["rxvt-256color"] = true,
 }
 
+---@class e2b.ShellOptions: e2b.CallOptions
+---@field cmd string|string[]|nil another program than the shell
+---@field cwd string?
+---@field envs table<string, string>?
+---@field user string?
+---@field pid integer? of a terminal that is there already
+---@field escape string|false|nil another character than "~"; false: none
+
 ---@class e2b.ShellSession
 ---@field terminal e2b.core.terminal
 ---@field handle e2b.CommandHandle

@@ -34,6 +34,7 @@ local OPTIONS = base.spec({
 ---@field path string as it was asked for
 ---@field err e2b.Error? why the watch ended
 local methods = {}
+M.methods = methods
 local mt = { __name = "e2b.Watcher", __index = methods }
 
 -- Keys of what a watcher keeps to itself.
