@@ -205,6 +205,7 @@ function methods:set_paused(paused, seconds)
   self.paused = paused
   if self.deadline and seconds then self.deadline = self.deadline + seconds end
   self.changed:signal()
+  for listener in pairs(self.listeners) do listener:wake() end
 end
 
 -- ---------------------------------------------------------------- listening

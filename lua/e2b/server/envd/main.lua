@@ -131,14 +131,15 @@ function main.main()
     local cqueues = require("cqueues")
     local json = require("e2b.server.json")
     local next_line = line_reader(cqueues, require("e2b.server.native"), 0)
-    local options
-    options, problem = json.decode(next_line() or "")
-    if options then
-      options = json.plain(options)
-      ok, problem = run(options, next_line, cqueues)
+    local options = json.decode(next_line() or "")
+    if json.is_object(options) and type(options.socket) == "string" then
+      local _
+      _, problem = run(json.plain(options), next_line, cqueues)
+    else
+      problem = "the first line of standard input must be a JSON object with the path of a socket"
     end
   end
-  if not ok or problem then io.stderr:write("e2b-server: ", tostring(problem), "\n") end
+  io.stderr:write("e2b-server: ", tostring(problem), "\n")
   return 1
 end
 

@@ -35,6 +35,11 @@ function methods:push(envelope)
   if self.count == 1 then self.news:signal() end
 end
 
+---Looks at the clock anew.
+function methods:wake()
+  self.news:signal()
+end
+
 ---Nothing more will come.
 function methods:finish()
   self.finished = true
@@ -49,6 +54,11 @@ local function take(self)
   return all
 end
 
+local function deadline_of(self)
+  local clock = self.clock
+  return clock and not clock.paused and clock.deadline
+end
+
 -- Waits for news, for the next keepalive, for the deadline or for the client to leave.
 local function wait(self, request, gone, send, last)
   local now = monotime()
@@ -56,8 +66,7 @@ local function wait(self, request, gone, send, last)
   if now >= ping then
     return send(KEEPALIVE), now
   end
-  local until_then = self.clock and self.clock.deadline
-  local timeout = math.min(ping, until_then or ping) - now
+  local timeout = math.min(ping, deadline_of(self) or ping) - now
   cqueues.poll(self.news, gone, math.max(timeout, 0))
   return self.count > 0 or not request.gone(), last
 end
@@ -67,7 +76,7 @@ local function run(self, request, send)
   local last = monotime()
   local ok = true
   while ok do
-    local deadline = self.clock and self.clock.deadline
+    local deadline = deadline_of(self)
     if deadline and monotime() >= deadline then
       connect.raise("deadline_exceeded", "context deadline exceeded")
     end
@@ -85,7 +94,7 @@ end
 ---Sends what comes until it is finished or the client is gone; raises when the time is over.
 ---@param request table
 ---@param send fun(envelopes: string): boolean
----@param clock table|nil `deadline` (monotime) of the stream; may change meanwhile
+---@param clock table|nil `deadline` (monotime) of the stream, `paused`; `wake` makes a change of them known
 function methods:run(request, send, clock)
   self.clock = clock
   return run(self, request, send)
