@@ -13,14 +13,14 @@ local names = require("e2b.server.envd.names")
 local native = require("e2b.server.native")
 local paths = require("e2b.server.envd.paths")
 local ranges = require("e2b.server.envd.ranges")
+local turns = require("e2b.server.envd.turns")
 
 local PIECE = 128 * 1024
-local TURN = 4 -- pieces sent before others get their turn
 local SNIFFED = 512
 
 -- Sends `length` bytes from where the file is, or all there are.
 local function send(file, length, write)
-  local left, pieces = length or math.huge, 0
+  local left, turn = length or math.huge, turns.new()
   while left > 0 do
     local piece, message = file:read(math.min(PIECE, left))
     if message then error("reading a file: " .. message, 0) end
@@ -31,8 +31,7 @@ local function send(file, length, write)
     else
       sleep(0.01) -- a pipe with nothing in it
     end
-    pieces = pieces + 1
-    if pieces % TURN == 0 then sleep(0) end
+    turn()
   end
 end
 

@@ -14,8 +14,7 @@ local multipart = require("e2b.server.envd.multipart")
 local names = require("e2b.server.envd.names")
 local native = require("e2b.server.native")
 local paths = require("e2b.server.envd.paths")
-
-local TURN = 4 -- pieces written before others get their turn
+local turns = require("e2b.server.envd.turns")
 
 -- Opens the file, empty, as the user's own.
 local function open(path, user)
@@ -68,14 +67,13 @@ local function put(file, piece)
 end
 
 local function fill(file, path, read)
-  local pieces = 0
+  local turn = turns.new()
   while true do
     local piece, problem = read()
     if not piece then return not problem, problem end
     local ok, message, errno = put(file, piece)
     if not ok then return false, "write " .. path .. ": " .. message, errno end
-    pieces = pieces + 1
-    if pieces % TURN == 0 then cqueues.sleep(0) end
+    turn()
   end
 end
 
