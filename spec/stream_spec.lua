@@ -1,4 +1,5 @@
--- Calls that are read or written while they run: clocks, ends, failures, and what is asked of a sandbox that went quiet.
+-- Calls that are read or written while they run: clocks, ends, failures, and what is asked of a sandbox that went
+-- quiet.
 local exchange = require("spec.support.exchange")
 local envd_peer = require("spec.support.envd_peer")
 local support = require("spec.support.support")
@@ -547,7 +548,7 @@ describe("a stream in tasks", function()
     local server = serve(HANGS)
     local stream = assert(open(server))
     local err
-    local task = e2b.spawn(function() _, err = select(2, read_all(stream)) end)
+    local task = e2b.spawn(function() err = select(3, read_all(stream)) end)
     e2b.sleep(0.05)
     stream:close()
     local began = core.now()
