@@ -29,12 +29,8 @@ local mt = {
 
 function mt.__index(_, name)
   local method = methods[name]
-  if method == nil and type(name) == "string" and name:find("%u") then
-    local snake = name:gsub("%u", function(c) return "_" .. c:lower() end)
-    if methods[snake] then
-      options.raise(("there is no '%s': write sandbox.git:%s(…)"):format(name, snake))
-    end
-  end
+  local text = method == nil and type(name) == "string" and require("e2b.suggest").method(name, methods)
+  if text then options.raise(text) end
   return method
 end
 

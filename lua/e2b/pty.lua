@@ -16,13 +16,10 @@ local mt = {
   __tostring = function(self) return ("Pty(%s)"):format(self.link.sandbox_id) end,
 }
 
--- How the official SDKs call what is called otherwise here.
-local RENAMED = { sendInput = "send_stdin", send_input = "send_stdin", sendStdin = "send_stdin" }
-
 function mt.__index(_, name)
   local method = methods[name]
-  local ours = method == nil and RENAMED[name]
-  if ours then options.raise(("there is no '%s': write sandbox.pty:%s(pid, data)"):format(name, ours)) end
+  local text = method == nil and type(name) == "string" and require("e2b.suggest").method(name, methods)
+  if text then options.raise(text) end
   return method
 end
 
