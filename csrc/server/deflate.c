@@ -1,8 +1,8 @@
 /* gzip both ways on zlib, in pieces: whatever the other side sends, no step holds more than what it was asked for. */
 #include "fs.h"
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#define ZLIB_CONST /* next_in is read only */
 #include <zlib.h>
 
 #define DEFLATE "e2b.server.deflate"
@@ -66,7 +66,7 @@ static int deflate_write(lua_State *L)
     int result;
     luaL_argcheck(L, d->open && !d->finished, 1, "already finished");
     luaL_argcheck(L, length <= 0x7fffffff, 2, "too long");
-    d->z.next_in = (Bytef *)(uintptr_t)bytes;
+    d->z.next_in = (const Bytef *)bytes;
     d->z.avail_in = (uInt)length;
     luaL_buffinit(L, &out);
     do {
@@ -134,7 +134,7 @@ static int inflate_push(lua_State *L)
     }
     if (length > 0)
         memcpy(i->input + left, bytes, length);
-    i->z.next_in = (Bytef *)i->input;
+    i->z.next_in = (const Bytef *)i->input;
     i->z.avail_in = (uInt)(left + length);
     lua_pushboolean(L, 1);
     return 1;

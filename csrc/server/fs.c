@@ -7,6 +7,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -21,15 +22,11 @@
 int e2b_fs_fail(lua_State *L, int error)
 {
     char text[160];
-    const char *message = strerror(error);
-    size_t length = strlen(message);
-    if (length >= sizeof(text))
-        length = sizeof(text) - 1;
-    memcpy(text, message, length);
+    (void)snprintf(text, sizeof(text), "%s", strerror(error));
     if (text[0] >= 'A' && text[0] <= 'Z')
         text[0] = (char)(text[0] - 'A' + 'a');
     lua_pushnil(L);
-    lua_pushlstring(L, text, length);
+    lua_pushstring(L, text);
     lua_pushinteger(L, error);
     return 3;
 }
