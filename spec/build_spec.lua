@@ -251,7 +251,7 @@ describe("bin/deps", function()
   end
 
   it("prints the list and stops when everything is there", function()
-    debian("gcc libc6-dev make pkgconf libcurl4-gnutls-dev lua-cjson lua5.4 liblua5.4-dev")
+    debian("gcc libc6-dev make pkgconf libcurl4-gnutls-dev zlib1g-dev lua-cjson lua5.4 liblua5.4-dev")
     local output, code = deps("build 5.4")
     assert.equal(0, code, output)
     assert.truthy(output:find("Packages for build on Lua 5.4: gcc libc6-dev make", 1, true), output)
@@ -263,7 +263,7 @@ describe("bin/deps", function()
     debian("gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev")
     local output, code = deps("demo 5.4")
     assert.equal(0, code, output)
-    local missing = "libcurl4-openssl-dev lua-cjson lua-http\n"
+    local missing = "libcurl4-openssl-dev zlib1g-dev lua-cjson lua-http bubblewrap\n"
     local listed = output:find("Missing: " .. missing, 1, true)
     local updated = output:find("apt%-get [^\n]*update\n", listed)
     assert.truthy(output:find("install -y --no-install-recommends " .. missing, updated, true), output)
@@ -279,7 +279,7 @@ describe("bin/deps", function()
   end)
 
   it("prints the one line to run when there is no sudo", function()
-    debian("gcc libc6-dev make pkg-config libcurl4-openssl-dev lua5.4 liblua5.4-dev")
+    debian("gcc libc6-dev make pkg-config libcurl4-openssl-dev zlib1g-dev lua5.4 liblua5.4-dev")
     stand_in("id", "echo 1000")
     local output, code = deps("build 5.4")
     assert.equal(1, code, output)
@@ -295,7 +295,7 @@ describe("bin/deps", function()
   end)
 
   it("goes on without a Lua that the system doesn't have, and says so", function()
-    debian("gcc libc6-dev make pkg-config libcurl4-openssl-dev lua5.4 liblua5.4-dev", "lua5.2 liblua5.2-dev")
+    debian("gcc libc6-dev make pkg-config libcurl4-openssl-dev zlib1g-dev lua5.4 liblua5.4-dev", "lua5.2 liblua5.2-dev")
     local output, code = deps("build 5.2 5.4")
     assert.equal(3, code, output)
     assert.truthy(output:find("don't have: lua5.2 liblua5.2-dev", 1, true), output)
@@ -310,6 +310,6 @@ describe("bin/deps", function()
     for _, tool in ipairs({ "dnf install", "apk add", "pacman -S", "brew install" }) do
       assert.truthy(output:find("\n  " .. tool .. " ", 1, true), tool)
     end
-    assert.truthy(output:find("Not found here: a-C-compiler libcurl's-headers Lua-5.4", 1, true), output)
+    assert.truthy(output:find("Not found here: a-C-compiler libcurl's-headers zlib's-headers Lua-5.4", 1, true), output)
   end)
 end)
