@@ -127,6 +127,11 @@ static int push_member(lua_State *L, const char *const *names, int count)
     return found;
 }
 
+static int is_object(lua_State *L)
+{
+    return lua_istable(L, -1) && lua_rawlen(L, -1) == 0;
+}
+
 #define TWO "an event of the stream is of two kinds at once"
 #define SHAPE "an event of the stream has the wrong shape"
 
@@ -177,14 +182,14 @@ static int push_process(lua_State *L, e2b_transfer *t)
     int which;
     if (push_member(L, outer, 1) < 0)
         return 0;
-    if (!lua_istable(L, -1))
+    if (!is_object(L))
         return fail(t, SHAPE);
     which = push_member(L, kinds, 4);
     if (which == -2)
         return fail(t, TWO);
     if (which == -1)
         return 0;
-    if (!lua_istable(L, -1))
+    if (!is_object(L))
         return fail(t, SHAPE);
     if (which == 0)
         return push_start(L, t);
@@ -214,7 +219,7 @@ static int push_watch(lua_State *L, e2b_transfer *t)
         return fail(t, TWO);
     if (which == -1)
         return 0;
-    if (!lua_istable(L, -1))
+    if (!is_object(L))
         return fail(t, SHAPE);
     if (which == 1)
         return push_shaped(L, t, &e2b_watch_event, "filesystem");
@@ -228,15 +233,15 @@ static int push_watch(lua_State *L, e2b_transfer *t)
 static void on_end(lua_State *L, e2b_transfer *t, const envelope *e)
 {
     static const char *const error[] = { "error" };
-    int top = lua_gettop(L), which, is_object;
+    int top = lua_gettop(L), which, is_shaped;
     if (!push_object(L, e->payload, e->len)) {
         fail(t, "the end of the stream is not JSON");
         return;
     }
     which = push_member(L, error, 1);
-    is_object = lua_istable(L, -1);
+    is_shaped = is_object(L); /* the error, or without one the whole */
     lua_settop(L, top);
-    if (!is_object) {
+    if (!is_shaped) {
         fail(t, "the end of the stream has the wrong shape");
         return;
     }

@@ -4,8 +4,7 @@ local core = require("e2b.core")
 
 local envelopes = {}
 
---- The beginning of a peer's handler: begin(), envelope(payload, flags?), send(payload, flags?), finish(payload?),
---- output(kind, bytes).
+--- The beginning of a peer's handler: begin(), envelope(payload, flags?, length?), send(the same), finish(payload?).
 envelopes.handler = [[
   local request = conn:read_request()
   if not request then
@@ -28,7 +27,15 @@ envelopes.handler = [[
   end
 ]]
 
---- Reads what is there. Returns false when more may come, nil at the end.
+envelopes.start = { body = { process = { cmd = "x" } } }
+
+--- A stream of a process, not started.
+function envelopes.open(server, opts, row, args)
+  args = args or (row == "dir_watch" and { body = { path = "/tmp" } }) or envelopes.start
+  return assert(core.transfer(exchange.target(server), row or "process_start", args, opts))
+end
+
+--- Hands over what is there. Returns false when more may come, nil at the end.
 function envelopes.take(transfer, on_event)
   while true do
     local kind, value = transfer:event()
@@ -39,12 +46,11 @@ function envelopes.take(transfer, on_event)
   end
 end
 
---- Opens a stream and reads it to its end.
+--- Reads a stream to its end.
 ---@return table[] events { kind, value }
 ---@return boolean ok
 ---@return table|true facts
-function envelopes.read(target, row, args, opts, seconds)
-  local transfer = assert(core.transfer(target, row, args, opts))
+function envelopes.read(transfer, seconds)
   local got = {}
   local function take()
     envelopes.take(transfer, function(kind, value)
