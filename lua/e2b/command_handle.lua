@@ -45,12 +45,17 @@ local getters = {
 
 local mt = { __name = "e2b.CommandHandle" }
 
+-- All that a handle may have, for whoever writes it in another way.
+local KNOWN = setmetatable({ exit_code = true, pid = true, error = true }, {
+  __index = function(_, key) return methods[key] or getters[key] end,
+})
+
 function mt.__index(handle, key)
   local method = methods[key]
   if method then return method end
   local getter = getters[key]
   if getter then return getter(handle[PRIVATE]) end
-  local text = type(key) == "string" and key:find("%u") and require("e2b.suggest").method(key, methods)
+  local text = type(key) == "string" and key:find("%u") and require("e2b.suggest").method(key, KNOWN)
   if text then options.raise(text) end
   return nil
 end
@@ -262,25 +267,26 @@ function methods:read()
   return step(self, private(self, "read"))
 end
 
+local ORDER = { "stdout", "stderr", "pty" }
+
 local function next_line(self, state)
-  local from = state.lines_of
+  local buffers, from = state.lines, state.lines_of
   while true do
     if from then
-      local line = line_buffer.next(state[from])
+      local line = line_buffer.next(buffers[from])
       if line then return line, from end
     end
     local kind, data, err = step(self, state)
     if kind == nil then
       if err then return nil, data, err end
-      for _, name in ipairs({ "stdout", "stderr", "pty" }) do
-        local line = state[name] and line_buffer.rest(state[name])
+      for _, name in ipairs(ORDER) do
+        local line = buffers[name] and line_buffer.rest(buffers[name])
         if line then return line, name end
       end
-      state.lines_of = nil
       return nil
     end
-    if not state[kind] then state[kind] = line_buffer.new(state.longest_line) end
-    line_buffer.put(state[kind], data)
+    if not buffers[kind] then buffers[kind] = line_buffer.new(state.longest_line) end
+    line_buffer.put(buffers[kind], data)
     from, state.lines_of = kind, kind
   end
 end
@@ -370,7 +376,7 @@ function M.new(link, stream, spec)
       link = link, stream = stream, operation = spec.operation, resource = spec.resource or "handle", name = spec.name,
       pty = spec.pty, on_stdout = spec.on_stdout, on_stderr = spec.on_stderr, on_pty = spec.on_pty, check = spec.check,
       out = output_buffer.new(most), errors = output_buffer.new(most),
-      longest_line = most > 0 and most or M.MAX_OUTPUT,
+      lines = {}, longest_line = most > 0 and most or M.MAX_OUTPUT,
     },
   }, mt)
 end
