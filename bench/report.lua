@@ -17,61 +17,13 @@ local CLIENTS = {
   { "sdk", "JavaScript SDK" },
 }
 
-local runs, seen, taken = {}, {}, 0
-for line in io.lines(results_path) do
-  local workload, client, wall, cpu, rss = line:match("^(%S+) (%S+) (%d+) (%d+) (%d+)$")
-  local key = assert(workload, line) .. " " .. client
-  runs[key] = runs[key] or { wall = {}, cpu = {}, rss = {} }
-  seen[workload], seen[client] = true, true
-  local run = runs[key]
-  run.wall[#run.wall + 1], run.cpu[#run.cpu + 1], run.rss[#run.rss + 1] = tonumber(wall), tonumber(cpu), tonumber(rss)
-  taken = math.max(taken, #run.cpu)
-end
-
-local function present(list)
-  local kept = {}
-  for _, entry in ipairs(list) do
-    if seen[entry[1]] then
-      kept[#kept + 1] = entry
-    end
-  end
-  return kept
-end
-WORKLOADS, CLIENTS = present(WORKLOADS), present(CLIENTS)
-
-local function median(list)
-  local sorted = {}
-  for i, value in ipairs(list) do
-    sorted[i] = value
-  end
-  table.sort(sorted)
-  local middle = math.floor((#sorted + 1) / 2)
-  return #sorted % 2 == 1 and sorted[middle] or (sorted[middle] + sorted[middle + 1]) / 2
-end
-
--- us, us, KiB or nil
-local function of(workload, client, what)
-  local run = runs[workload .. " " .. client]
-  return run and median(run[what])
-end
-
-local function heading(text)
-  io.write(("\n%-31s"):format(text))
-  for _, client in ipairs(CLIENTS) do
-    io.write(("%16s"):format(client[2]))
-  end
-  io.write("\n")
-end
+local medians = dofile("bench/medians.lua")
+local of, taken
+of, WORKLOADS, CLIENTS, taken = medians.load(results_path, WORKLOADS, CLIENTS)
+local target = medians.target
 
 local function section(text, cell)
-  heading(text)
-  for _, workload in ipairs(WORKLOADS) do
-    io.write(("%-31s"):format(workload[2]))
-    for _, client in ipairs(CLIENTS) do
-      io.write(("%16s"):format(cell(workload, client[1]) or "-"))
-    end
-    io.write("\n")
-  end
+  medians.section(text, WORKLOADS, CLIENTS, cell)
 end
 
 local function milliseconds(what)
@@ -95,16 +47,6 @@ section("CPU, times C", function(workload, client)
   local value, floor = of(workload[1], client, "cpu"), of(workload[1], "floor", "cpu")
   return value and floor and ("%.2f"):format(value / floor)
 end)
-
--- value and bound in the same unit; wants "less" or "more"
-local function target(text, value, wants, bound, form)
-  local verdict = "n/a "
-  if value then
-    verdict = (wants == "less" and value <= bound or wants == "more" and value >= bound) and "BEAT" or "MISS"
-  end
-  print(("%s  %-62s %s (%s %s)"):format(verdict, text, value and form:format(value) or "not measured",
-    wants == "less" and "at most" or "at least", form:format(bound)))
-end
 
 local function ratio(workload, over, under)
   local a, b = of(workload, over, "cpu"), of(workload, under, "cpu")

@@ -6,39 +6,24 @@
 #                              JS=1          npm installs the SDK into the build folder when it is not there
 #                              WORKLOADS="start get concurrent pages cycle"     CLIENTS="e2b luajit floor naive sdk"
 #                              FLAT=100000   calls of the memory check, 0 leaves it out
+#                              PARTS="platform inside"   inside: commands and files in a sandbox, bench/inside.sh
 set -eu
 cd "$(dirname "$0")/.."
-root=$PWD
-out=$root/build/bench
+case " ${PARTS:-platform inside} " in
+*" platform "*) ;;
+*) exec sh bench/inside.sh ;;
+esac
+. bench/common.sh
 runs=${RUNS:-9}
 flat=${FLAT:-100000}
 workloads=${WORKLOADS:-start get concurrent pages cycle}
 wanted=${CLIENTS:-e2b luajit floor naive sdk}
 pages=200
-mkdir -p "$out/temp"
 
-say() { printf '%s\n' "$*" >&2; }
-fail() {
-    say "bench: $*"
-    exit 1
-}
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# everything started from here inherits the one CPU: wake-ups across cores double times and noise
-if have taskset; then
-    cpu=$(taskset -cp $$ | sed 's/.*[ ,-]//')
-    taskset -cp "$cpu" $$ >/dev/null
-    say "pinned to CPU $cpu"
-else
-    say "taskset is not there: nothing is pinned, expect noise"
-fi
-
+pin
 nginx=$(command -v nginx || { [ -x /usr/sbin/nginx ] && echo /usr/sbin/nginx; } || true)
 [ -n "$nginx" ] || fail "nginx is needed (Debian: apt-get install nginx-light)"
-have lua5.4 && lua=lua5.4 || lua=lua
 lua51=$(command -v lua5.1 || true)
-luajit=$(command -v luajit || true)
-node=$(command -v node || true)
 
 ${CC:-cc} -O2 -Wall -Wextra -o "$out/runner" bench/runner.c
 # shellcheck disable=SC2046,SC2086 # lists of flags
@@ -46,20 +31,12 @@ ${CC:-cc} -O2 -Wall -Wextra ${CURL_CFLAGS:-} -o "$out/floor" bench/floor.c ${CUR
 
 # who can run here
 clients=
-leave_out() { say "left out: $1 ($2)"; }
 for client in $wanted; do
     case $client in
     e2b)
-        [ -e build/5.4/e2b/core.so ] || ${MAKE:-make} LUA_VERSION=5.4
+        ready_e2b
         clients="$clients e2b" ;;
-    luajit)
-        if [ -z "$luajit" ]; then
-            leave_out luajit "no luajit"
-        elif [ -e build/luajit/e2b/core.so ] || ${MAKE:-make} LUA_VERSION=luajit >&2; then
-            clients="$clients luajit"
-        else
-            leave_out luajit "the module does not build for it"
-        fi ;;
+    luajit) ready_luajit && clients="$clients luajit" ;;
     floor) clients="$clients floor" ;;
     naive)
         if [ -n "$lua51" ] && "$lua51" -e 'require("curl") require("cjson")' 2>/dev/null; then
@@ -67,37 +44,11 @@ for client in $wanted; do
         else
             leave_out naive "needs lua5.1 with lua-curl and lua-cjson: apt-get install lua5.1 lua-curl lua-cjson"
         fi ;;
-    sdk)
-        if [ -z "$node" ]; then
-            leave_out sdk "no node"
-            continue
-        fi
-        NODE_PATH=$out/node_modules${NODE_PATH:+:$NODE_PATH}
-        if have npm; then
-            NODE_PATH=$NODE_PATH:$(npm root -g 2>/dev/null)
-        fi
-        export NODE_PATH
-        if ! "$node" -e 'require.resolve("e2b")' 2>/dev/null && [ "${JS:-0}" = 1 ]; then
-            npm install --no-save --no-audit --no-fund --prefix "$out" e2b >&2 || true
-        fi
-        if "$node" -e 'require.resolve("e2b")' 2>/dev/null; then
-            clients="$clients sdk"
-        else
-            leave_out sdk "the npm package e2b is not there: JS=1 installs it into build/bench"
-        fi ;;
+    sdk) ready_sdk && clients="$clients sdk" ;;
     *) fail "no client $client" ;;
     esac
 done
 
-# the canned server; it also ends when this shell is killed
-server=
-stop() {
-    [ -z "$server" ] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
-    server=
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 port=$("$out/runner" --port)
 "$lua" bench/canned.lua "$out" "$port" "$pages"
 "$out/runner" --tied "$nginx" -p "$out" -e "$out/error.log" -c "$out/nginx.conf" &
@@ -112,12 +63,7 @@ until "$out/floor" "$url" start 1 2>/dev/null; do
     sleep 0.1
 done
 
-# one environment for all: no proxy, nothing of the caller's account
-unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
-unset E2B_API_KEY E2B_API_URL E2B_DOMAIN E2B_SANDBOX_URL E2B_DEBUG
-LUA_PATH="$root/lua/?.lua;$root/lua/?/init.lua;;"
-export LUA_PATH
-unset LUA_PATH_5_4 LUA_CPATH_5_4
+one_environment
 
 measure() { # client workload count: "wall cpu rss"
     case $1 in
@@ -169,8 +115,12 @@ case " $clients " in *" naive "*)
     "$lua51" -e 'print(("%s, lua-curl on %s, lua-cjson %s"):format(_VERSION, require("curl").version():match("%S+ %S+"),
         require("cjson")._VERSION))' ;;
 esac
-case " $clients " in *" sdk "*)
-    "$node" -p 'const p = require.resolve("e2b"); "node " + process.version + ", e2b " +
-      JSON.parse(require("fs").readFileSync(p.slice(0, p.lastIndexOf("/e2b/") + 5) + "package.json")).version' ;;
-esac
+case " $clients " in *" sdk "*) version_of_sdk ;; esac
 "$lua" bench/report.lua "$out/results" "$out/flat"
+
+case " ${PARTS:-platform inside} " in
+*" inside "*)
+    stop
+    unpin
+    sh bench/inside.sh ;;
+esac

@@ -5,6 +5,7 @@
  *   runner COMMAND ARG...        prints "wall cpu rss"; its exit status is the command's
  *   runner --tied COMMAND ...    becomes the command, which Linux ends with its caller, however that ends
  *   runner --port                prints a loopback TCP port that is free now
+ *   runner --wait PORT           waits until something listens there; 1 when nothing does for 10 s
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -13,6 +14,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -56,6 +58,27 @@ static int free_port(void)
     return 0;
 }
 
+static int wait_for(int port)
+{
+    struct timespec pause = { 0, 50000000 };
+    struct sockaddr_in address;
+    int tries;
+
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((unsigned short)port);
+    for (tries = 0; tries < 200; tries++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0), up = connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+        close(fd);
+        if (up)
+            return 0;
+        nanosleep(&pause, NULL);
+    }
+    fprintf(stderr, "runner: nothing listens on port %d\n", port);
+    return 1;
+}
+
 static int become(char **command)
 {
 #ifdef __linux__
@@ -75,10 +98,12 @@ int main(int argc, char **argv)
 
     if (argc == 2 && strcmp(argv[1], "--port") == 0)
         return free_port();
+    if (argc == 3 && strcmp(argv[1], "--wait") == 0)
+        return wait_for(atoi(argv[2]));
     if (argc > 2 && strcmp(argv[1], "--tied") == 0)
         return become(argv + 2);
     if (argc < 2) {
-        fprintf(stderr, "usage: runner COMMAND ARG... | --tied COMMAND ARG... | --port\n");
+        fprintf(stderr, "usage: runner COMMAND ARG... | --tied COMMAND ARG... | --port | --wait PORT\n");
         return 2;
     }
     begun = now_us();
