@@ -403,13 +403,25 @@ static void push_count(lua_State *L, curl_off_t n)
         e2b_pushwhole(L, (long long)n);
 }
 
+/* Of a body that libcurl has whole it alone knows what it has sent. */
+static curl_off_t sent_of_bytes(const e2b_transfer *t)
+{
+    curl_off_t sent = 0;
+    if (t->headers_done && t->success)
+        return (curl_off_t)t->body_len;
+    if (t->slot == NULL || t->state < E2B_RUNNING ||
+        curl_easy_getinfo(t->slot->easy, CURLINFO_SIZE_UPLOAD_T, &sent) != CURLE_OK || sent < 0)
+        return 0;
+    return sent < (curl_off_t)t->body_len ? sent : (curl_off_t)t->body_len;
+}
+
 /* transfer:progress() -> bytes_down, bytes_up, total_down|nil, total_up|nil */
 static int transfer_progress(lua_State *L)
 {
     e2b_transfer *t = e2b_transfer_check(L, 1);
     int plain = t->from == E2B_FROM_BYTES;
     push_count(L, t->down);
-    push_count(L, plain ? (t->headers_done ? (curl_off_t)t->body_len : 0) : t->up);
+    push_count(L, plain ? sent_of_bytes(t) : t->up);
     push_count(L, t->encoded ? -1 : t->total_down);
     push_count(L, plain ? (curl_off_t)t->body_len : t->source_size);
     return 4;

@@ -41,6 +41,7 @@ local M = {}
 ---@field retryable boolean? may the same call be made again safely?
 ---@field retry_after number? seconds to wait before that
 ---@field curl integer? libcurl's code
+---@field os_errno integer? with a local file: the system's error number
 ---@field pid integer? of the process that a broken stream was about: connect to it again
 ---@field exit_code integer? with exit
 ---@field stdout string? with exit
@@ -205,6 +206,7 @@ function M.from_facts(facts, info)
     operation = info.operation, sandbox_id = info.sandbox_id, request_id = facts.request_id,
     attempts = info.attempts, status = facts.status, server_message = said,
     error_code = describe.clean(facts.error_code), sent = facts.sent, curl = facts.curl,
+    os_errno = facts.os_errno,
     retry_after = M.retry_after(facts.retry_after), retryable = retryable(kind, facts, info.idempotent),
   }
   if kind == "timeout" then

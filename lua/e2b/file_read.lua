@@ -59,7 +59,10 @@ function M.open(link, path, opts, what)
   if not stream then return nil, message, err end
   local ok
   ok, message, err = stream:headers()
-  if not ok then return nil, message, err end
+  if not ok then
+    stream:close() -- a cancelled wait leaves it running
+    return nil, message, err
+  end
   return stream
 end
 
@@ -202,7 +205,10 @@ local function pump(stream, take, tell)
   while true do
     local bytes, message, err = stream:read()
     if bytes == nil then
-      if message ~= nil then return nil, message, err end
+      if message ~= nil then
+        stream:close()
+        return nil, message, err
+      end
       if tell then tell(done, done, true) end
       return done
     end
@@ -239,6 +245,7 @@ end
 local function finish(link, stream, file, to)
   local value, _, err = stream:finish()
   if value == nil then
+    stream:close()
     file:close()
     return base.sink_failure(err, to)
   end

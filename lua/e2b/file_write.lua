@@ -19,6 +19,8 @@ local OCTETS = "application/octet-stream"
 
 -- Shorter strings are sent without looking how far they got.
 local SMALL = 65536
+-- Longer ones are handed over in pieces: that way nobody keeps a second copy.
+local LARGE = 1048576
 local PIECE = 65536
 local LAGS = compat.jit or compat.puc51
 -- Seconds for taking a file back that must not stay.
@@ -82,13 +84,15 @@ end
 local function changed(job, source)
   return errors.new("conflict", {
     message = ("%s: the local file '%s' became shorter while it was read"):format(job.what, format.clean(source.path)),
-    operation = job.what, resource = "local_file", path = source.path, retryable = false,
+    operation = job.what, sandbox_id = job.link.sandbox_id, resource = "local_file", path = source.path,
+    retryable = false,
   })
 end
 
 -- The next bytes of a local file or of the caller's function. A file that grows meanwhile is taken as it was.
 local function next_piece(job, source, done)
   local size = source.size
+  if source.data then return done < size and source.data:sub(done + 1, done + 4 * PIECE) or nil end
   if source.file then
     if size and done >= size then return nil end
     local bytes, text, errno = source.file:read(size and math.min(PIECE, size - done) or PIECE)
@@ -121,7 +125,12 @@ local UNTOUCHED = {
 local function failed(err, sent, total, job)
   if err.sent == "no" then sent = 0 end
   err.bytes_sent = sent
-  if sent == nil or err.sent == "no" or UNTOUCHED[err.kind] and err.status then return nil, err.message, err end
+  if err.sent == "no" or UNTOUCHED[err.kind] and err.status then return nil, err.message, err end
+  if sent == nil or sent == 0 and err.kind == "network" then
+    -- libcurl forgets it when a connection that was used before turns out to be dead.
+    err.bytes_sent = nil
+    return base.add(err, "; how many bytes had been sent is not known" .. job.note)
+  end
   local of = total and (" of %.0f"):format(total) or ""
   return base.add(err, ("; %.0f%s bytes had been sent%s"):format(sent, of, job.note))
 end
@@ -185,10 +194,33 @@ local function send_string(job, data)
   return info, message, err
 end
 
-local function finish(job, stream, size)
+-- The clock of a string is request_timeout, in however many pieces it is handed over.
+local function rename_clock(job, err)
+  if job.is_string and err.deadline == "timeout" and not job.opts.timeout then
+    err.deadline = "request_timeout"
+    err.message = err.message:gsub("%(timeout%)", "(request_timeout)")
+  end
+end
+
+-- libcurl only knows that it got no more bytes of a local file.
+local function of_source(job, source, err)
+  if err.os_errno then
+    local text = ("cannot read '%s': error %d"):format(source.path, err.os_errno)
+    return select(3, base.local_failure(job.what, text, err.os_errno, source.path, job.link))
+  elseif err.kind == "network" and source.size and (source.file:size() or 0) < source.size then
+    return select(3, changed(job, source))
+  end
+  return err
+end
+
+local function finish(job, stream, size, source)
   local value, _, err = stream:finish()
   local _, sent = stream:progress()
-  if value == nil then return failed(err, sent, size, job) end
+  if value == nil then
+    stream:close()
+    rename_clock(job, err)
+    return failed(source and of_source(job, source, err) or err, sent, size, job)
+  end
   local info, message
   info, message, err = written(value, job)
   if info and job.tell then job.tell(size or sent, size or sent, true) end
@@ -204,7 +236,7 @@ local function send_descriptor(job, source)
     { query = { path = job.path }, content_type = OCTETS }, job.opts, context)
   if not stream then return nil, message, err end
   job.stream = stream
-  return finish(job, stream, source.size)
+  return finish(job, stream, source.size, source)
 end
 
 -- Gives up in the middle: the sandbox sees a body that is cut.
@@ -214,6 +246,7 @@ local function break_off(job, size, err)
   stream:close()
   err.sandbox_id = err.sandbox_id or job.link.sandbox_id
   err.sent = err.sent or "maybe"
+  rename_clock(job, err)
   return failed(err, sent, size, job)
 end
 
@@ -230,7 +263,8 @@ local function send_pieces(job, source)
     boundary, args.content_type = multipart.boundary()
     head, tail = multipart.head(boundary, job.name), "\r\n" .. multipart.tail(boundary)
   end
-  context.timeout = job.opts.timeout
+  local whole = job.opts.timeout or source.data and (job.opts.request_timeout or job.link.client.request_timeout)
+  context.timeout = whole
   context.transfer = { source = "chunks", source_size = size and not squeeze and size + #head + #tail or nil }
   local stream, message, err = job.link:open("files_write", args, job.opts, context)
   if not stream then return nil, message, err end
@@ -259,7 +293,11 @@ local function send_pieces(job, source)
 end
 
 local function send(job, source)
-  if source.data then return send_string(job, source.data) end
+  if source.data then
+    if #source.data < LARGE then return send_string(job, source.data) end
+    source.size, job.is_string = #source.data, true
+    return send_pieces(job, source)
+  end
   if source.file and not job.form and not job.opts.gzip then return send_descriptor(job, source) end
   return send_pieces(job, source)
 end

@@ -139,7 +139,12 @@ local function await_news(self, deadline)
   end
   local time = now()
   if deadline and time >= deadline then return false end
-  if first and time >= first then return stop(self, "deadline", "request_timeout") end
+  if first and time >= first then
+    -- Into a file it goes by itself: the head is all there is to see of it here.
+    if not self.transfer:status() then return stop(self, "deadline", "request_timeout") end
+    self.begun = true
+    return true
+  end
   if self.deadline and time >= self.deadline then return stop(self, "deadline", "timeout") end
   -- The time of a shield around the caller: the stream itself may go on.
   local context = self.context

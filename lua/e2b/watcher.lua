@@ -163,7 +163,10 @@ function M.watch_dir(link, path, opts)
   if not stream then return nil, message, err end
   local kind
   kind, message, err = stream:event()
-  if kind == nil and message ~= nil then return nil, message, err end
+  if kind == nil and message ~= nil then
+    stream:close() -- a cancelled wait leaves it running
+    return nil, message, err
+  end
   if kind ~= "start" then
     stream:close()
     return errors.new("protocol", {
