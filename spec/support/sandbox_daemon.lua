@@ -11,6 +11,9 @@
 --   one:stop()                                             -- as when the server ends; answers how long it took
 --
 -- one.root is the sandbox's folder, one.pid the daemon. It ends with this process, however this one ends.
+--
+-- `daemon.through(server, id, token)` is the same for a sandbox of a whole local server, through its proxy.
+local socket = require("socket")
 local unix = require("socket.unix")
 local json = require("e2b.server.json")
 local support = require("spec.support.support")
@@ -80,7 +83,25 @@ function methods:path(path)
   return self.root .. path
 end
 
+--- The daemon of a sandbox behind a local server.
+---@param server table of e2b.server.start
+---@param id string
+---@param token? string
+---@param port? integer of another service in the sandbox
+function daemon.through(server, id, token, port)
+  local host, server_port = server.url:match("^http://(.-):(%d+)$")
+  return setmetatable({
+    host = host, port = tonumber(server_port), id = id,
+    headers = { ["E2b-Sandbox-Id"] = id, ["E2b-Sandbox-Port"] = tostring(port or 49983), ["X-Access-Token"] = token },
+  }, meta)
+end
+
 function methods:connect()
+  if self.host then
+    local connection = assert(socket.connect(self.host, self.port))
+    connection:settimeout(20 * support.slack)
+    return connection
+  end
   local connection = assert((unix.stream or unix)())
   assert(connection:connect(self.socket))
   connection:settimeout(20 * support.slack)
@@ -132,7 +153,7 @@ end
 function methods:request(method, path, options)
   options = options or {}
   local connection = self:connect()
-  local headers = with({ Connection = "close" }, options.headers)
+  local headers = with(with({ Connection = "close" }, self.headers), options.headers)
   assert(connection:send(head(method, path, headers, options.body and #options.body) .. (options.body or "")))
   local answer = read_head(connection)
   if answer.headers["transfer-encoding"] then
@@ -169,7 +190,7 @@ end
 function methods:open(path, message, headers, raw)
   local connection = self:connect()
   local body = raw or envelope(type(message) == "string" and message or json.encode(message))
-  headers = with({ ["Content-Type"] = "application/connect+json" }, headers)
+  headers = with(with({ ["Content-Type"] = "application/connect+json" }, self.headers), headers)
   assert(connection:send(head("POST", path, headers, #body) .. body))
   return setmetatable({ connection = connection, buffer = "" }, stream_meta)
 end
@@ -177,9 +198,9 @@ end
 --- A call whose request is a stream: `stream:send(message)` … `stream:finish()`, then as `open`.
 function methods:open_input(path)
   local connection = self:connect()
-  assert(connection:send(head("POST", path, {
+  assert(connection:send(head("POST", path, with({
     ["Content-Type"] = "application/connect+json", ["Transfer-Encoding"] = "chunked",
-  })))
+  }, self.headers))))
   return setmetatable({ connection = connection, buffer = "" }, stream_meta)
 end
 

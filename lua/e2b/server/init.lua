@@ -69,7 +69,7 @@ end
 local KNOWN = {
   api_key = true, api_keys = true, host = true, port = true, rate_limit = true, max_sandboxes = true,
   max_timeout = true, latency = true, transition = true, keep_alive = true, no_v2 = true, no_resume = true,
-  ignore_filters = true, control = true, log = true, lua = true, isolation = true,
+  ignore_filters = true, control = true, log = true, lua = true, isolation = true, directory = true,
 }
 
 local function child_options(options, keys)
@@ -83,7 +83,7 @@ local function child_options(options, keys)
     max_timeout = options.max_timeout, latency = options.latency, transition = options.transition,
     keep_alive = options.keep_alive, no_v2 = options.no_v2 == true and 404 or options.no_v2 or nil,
     no_resume = options.no_resume == true and 405 or options.no_resume or nil,
-    ignore_filters = options.ignore_filters, isolation = options.isolation,
+    ignore_filters = options.ignore_filters, isolation = options.isolation, directory = options.directory,
     control = options.control ~= false, log = options.log,
     until_eof = true, quiet = true,
   }
@@ -101,8 +101,9 @@ end
 ---Starts a private server in its own process.
 ---@param options table|nil `port` (0), `host`, `api_key` (a random one), `api_keys` (a list, each a team of its own),
 ---  `rate_limit` ("requests/seconds"), `max_sandboxes`, `max_timeout` (s), `latency` (s), `transition` (s),
----  `keep_alive` (s), `no_v2` and `no_resume` (true or a status), `ignore_filters`, `control` (true), `log`, `lua`
----  (the interpreter: the one that runs this)
+---  `keep_alive` (s), `no_v2` and `no_resume` (true or a status), `ignore_filters`, `isolation` (false: sandboxes
+---  without walls), `directory` (where they keep their files), `control` (true), `log`, `lua` (the interpreter: the one
+---  that runs this)
 ---@return table server `url`, `api_key`, `env`, `pid`, and the methods `stop`, `set`, `requests`, `clear`
 function server.start(options)
   options = options or {}

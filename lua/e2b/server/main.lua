@@ -23,6 +23,7 @@ A local stand-in for E2B: its platform API, and sandboxes in which commands real
   --no-v2[=STATUS]     a server of before the v2 routes: they answer 404, or 405
   --no-resume[=STATUS] a server without the resume route: it answers 405, or another status
   --ignore-filters     a server that ignores the filters of lists
+  --directory PATH     where sandboxes keep their files (default TMPDIR, or /tmp)
   --no-isolation       sandboxes without walls: what runs in them sees this machine and its files
   --control            test switches under /_control/
   --until-eof          end when standard input ends
@@ -63,6 +64,7 @@ local with_value = {
     options.api_keys = options.api_keys or {}
     options.api_keys[#options.api_keys + 1] = value
   end,
+  ["--directory"] = function(options, value) options.directory = value end,
   ["--rate-limit"] = function(options, value)
     local count, seconds = value:match("^(%d+)/(%d+%.?%d*)$")
     count, seconds = tonumber(count), tonumber(seconds)
@@ -164,6 +166,9 @@ end
 
 -- Ends the program, after everything that runs in its sandboxes.
 local function finish(app)
+  -- A second reason to end must not cut the first one short.
+  if app.ending then require("cqueues").sleep(60) end
+  app.ending = true
   app.places:close()
   os.exit(0)
 end

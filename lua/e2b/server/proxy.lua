@@ -5,6 +5,8 @@
 
 local cqueues = require("cqueues")
 local condition = require("cqueues.condition")
+local ce = require("cqueues.errno")
+local cs = require("cqueues.socket")
 local http_util = require("http.util")
 local wire = require("e2b.server.wire")
 
@@ -295,15 +297,15 @@ end
 ---Connects to a Unix socket.
 ---@param path string
 ---@return table|nil wire
+---@return boolean|nil dead nobody listens there
 function proxy.dial(path)
-  local ok, socket = pcall(require("cqueues.socket").connect, { path = path })
-  if not ok or not socket then return nil end
+  local ok, socket = pcall(cs.connect, { path = path })
+  if not ok or not socket then return nil, true end
   local service = wire.new(socket)
-  if not socket:connect(5) then
-    service:close()
-    return nil
-  end
-  return service
+  local connected, errno = socket:connect(5)
+  if connected then return service end
+  service:close()
+  return nil, errno == ce.ECONNREFUSED or errno == ce.ENOENT
 end
 
 return proxy

@@ -97,6 +97,17 @@ local function daemon_of(state, sandbox, request)
   return daemon
 end
 
+-- A connection to the daemon. One that has just crashed may not be known to have: nothing was sent yet, so the next
+-- one will do.
+local function connect(state, sandbox, request)
+  for _ = 1, 2 do
+    local daemon = daemon_of(state, sandbox, request)
+    local service, dead = daemon:connect()
+    if service or not dead then return service end
+    daemon:stop()
+  end
+end
+
 local function carry(state, sandbox, service, fields)
   fields.service = service
   fields.track = function(cut) return state.places:track(sandbox, cut) end
@@ -111,8 +122,7 @@ local function to_daemon(state, sandbox, request)
   if RESERVED[path] then
     reply.raise(404, "This path is reserved for the E2B control plane", { path = path })
   end
-  local daemon = daemon_of(state, sandbox, request)
-  local service = daemon:connect()
+  local service = connect(state, sandbox, request)
   if not service then return closed(sandbox.id, ENVD_PORT) end
   return carry(state, sandbox, service, { broken = function() return closed(sandbox.id, ENVD_PORT) end })
 end
@@ -138,7 +148,7 @@ local function to_service(state, sandbox, request, port)
   end
   -- Nothing was ever started in it.
   if not state.places:is_started(sandbox) then return closed(id, port) end
-  local service = daemon_of(state, sandbox, request):connect()
+  local service = connect(state, sandbox, request)
   if not service then return closed(id, port) end
   local address = string.format("127.0.0.1:%d", port)
   service:write(string.format("CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, address), HEAD_TIMEOUT)

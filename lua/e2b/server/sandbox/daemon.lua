@@ -144,8 +144,9 @@ function daemon:command(name)
 end
 
 ---@return table|nil wire a connection to it
+---@return boolean|nil dead it serves no more
 function daemon:connect()
-  if not self.alive then return nil end
+  if not self.alive then return nil, true end
   return proxy.dial(self.socket)
 end
 

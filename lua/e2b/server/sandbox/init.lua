@@ -11,7 +11,7 @@ places.__index = places
 
 local ENDING = 3 -- seconds the program waits at its end for the processes of its sandboxes
 
----@param options table `isolation` (false: never), `log`
+---@param options table `isolation` (false: never), `directory` (where the trees are kept)
 ---@param cq table the cqueues controller
 ---@return table places
 function places.new(options, cq)
@@ -22,7 +22,7 @@ function places.new(options, cq)
   local ok, problem = pcall(require, "e2b.server.native")
   if ok then
     self.native, self.root = problem, require("e2b.server.sandbox.root")
-    cq:wrap(self.root.sweep)
+    cq:wrap(self.root.sweep, options.directory)
   else
     self.problem = "the local server cannot run sandboxes: " .. tostring(problem):match("^[^\n]*")
   end
@@ -33,7 +33,7 @@ end
 
 local function find_root(self)
   if self.path then return self.path end
-  local path, message = self.root.make(self.cq)
+  local path, message = self.root.make(self.cq, self.options.directory)
   if not path then return nil, message end
   self.path = path
   return path
@@ -75,15 +75,15 @@ local function may_reach_out(sandbox)
   return true
 end
 
-local function users(isolated, uid)
+-- Without walls everybody is who this process is: other users of the machine have nothing to do with it.
+local function users(uid)
   local isolation = require("e2b.server.sandbox.isolation")
   local user = { name = "user", uid = isolation.USER_ID, gid = isolation.USER_ID, home = "/home/user",
     shell = "/bin/bash" }
   local root = { name = "root", uid = 0, gid = 0, home = "/root", shell = "/bin/bash" }
   if uid ~= 0 then
     -- One identity is all there is to be had.
-    local only = isolated and isolation.USER_ID or uid
-    for _, each in ipairs({ user, root }) do each.uid, each.gid = only, only end
+    root.uid, root.gid = user.uid, user.gid
   end
   return json.array({ root, user })
 end
@@ -107,7 +107,7 @@ local function plan(self, sandbox, place)
     setup = {
       socket = isolated and "/run/e2b/envd.sock" or socket, sandbox_id = sandbox.id, template_id = sandbox.template_id,
       envs = sandbox.env or {}, access_token = sandbox.token, default_user = "user", version = sandbox.envd,
-      users = users(isolated, (self.native.ids())), isolated = isolated,
+      users = isolated and users((self.native.ids())) or nil, isolated = isolated,
       plain_root = not isolated and place.path .. "/root" or nil, run = not isolated and place.path .. "/run" or nil,
     },
   }

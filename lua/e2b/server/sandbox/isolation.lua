@@ -72,7 +72,12 @@ function isolation.command(tree, options)
   add(argv, "--bind", tree .. "/root", "/")
   system_folders(argv)
   settings(argv)
-  add(argv, "--proc", "/proc", "--dev", "/dev", "--bind", tree .. "/run", "/run/e2b")
+  add(argv, "--proc", "/proc")
+  if native.ids() == 0 then
+    -- bubblewrap takes these for read-only already; to a real root they are not.
+    for _, path in ipairs({ "/proc/sys", "/proc/sysrq-trigger" }) do add(argv, "--ro-bind-try", path, path) end
+  end
+  add(argv, "--dev", "/dev", "--bind", tree .. "/run", "/run/e2b")
   for _, bind in ipairs(options.binds) do add(argv, "--ro-bind-try", bind[1], bind[2]) end
   add(argv, "--chdir", "/", "--")
   return argv
@@ -114,7 +119,7 @@ function isolation.fill(tree, isolated)
   assert(native.fs_mkdir(tree .. "/run", 493))
   for _, path in ipairs({ "", "/home", "/home/user", "/tmp", "/root" }) do folder(path) end
   native.fs_chmod(base .. "/tmp", 1023)
-  if native.ids() == 0 then native.fs_chown(base .. "/home/user", isolation.USER_ID, isolation.USER_ID) end
+  if isolated and native.ids() == 0 then native.fs_chown(base .. "/home/user", isolation.USER_ID, isolation.USER_ID) end
   if not isolated then return end
   for _, path in ipairs({
     "/etc", "/var", "/var/tmp", "/var/log", "/var/cache", "/var/lib", "/run", "/run/lock", "/run/e2b", "/mnt", "/media",

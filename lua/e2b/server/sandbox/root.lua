@@ -11,14 +11,20 @@ local native = require("e2b.server.native")
 local root = {}
 
 local PREFIX = "e2b-server-"
-local LONGEST = 60 -- paths of Unix sockets end at about 100 bytes
+local LONGEST = 40 -- bytes of the folder around a root: paths of Unix sockets end at about 100
 local NEWBORN = 60 -- seconds in which a root without a socket may still get one
 local KILL = 9
 
-local function temporary()
-  local path = (os.getenv("TMPDIR") or ""):gsub("/+$", "")
-  if path:sub(1, 1) ~= "/" or #path > LONGEST then return "/tmp" end
-  return path
+---Where roots are made and looked for.
+---@param wanted string|nil a folder; nil: the one for temporary files
+---@return string|nil path
+---@return string|nil message
+function root.folder(wanted)
+  local path = (wanted or os.getenv("TMPDIR") or ""):gsub("(.)/+$", "%1")
+  local fits = path:sub(1, 1) == "/" and #path <= LONGEST
+  if fits then return path end
+  if not wanted then return "/tmp" end
+  return nil, string.format("the folder for sandboxes must be an absolute path of at most %d bytes", LONGEST)
 end
 
 local function random_name()
@@ -30,10 +36,13 @@ end
 
 ---Makes a root of one's own and listens in it.
 ---@param cq table the cqueues controller
+---@param folder string|nil
 ---@return string|nil path
 ---@return string|nil message
-function root.make(cq)
-  local path = temporary() .. "/" .. PREFIX .. random_name()
+function root.make(cq, folder)
+  local base, problem = root.folder(folder)
+  if not base then return nil, problem end
+  local path = base .. "/" .. PREFIX .. random_name()
   local ok, message = native.fs_mkdir(path, 448)
   if not ok then return nil, "cannot make " .. path .. ": " .. tostring(message) end
   local fine, socket = pcall(cs.listen, { path = path .. "/alive" })
@@ -120,8 +129,10 @@ local function is_stale(path, uid)
 end
 
 ---Removes what servers that are no more left behind: their processes, then their directories.
-function root.sweep()
-  local base, uid = temporary(), (native.ids())
+---@param folder string|nil
+function root.sweep(folder)
+  local base, uid = root.folder(folder), (native.ids())
+  if not base then return end
   for _, name in ipairs(native.fs_readdir(base) or {}) do
     local path = base .. "/" .. name
     if name:sub(1, #PREFIX) == PREFIX and is_stale(path, uid) then

@@ -36,10 +36,11 @@ end
 
 -- A search path for the daemon; the folders to be shown to an isolated one are added to `binds`.
 local function search_path(path, here, binds)
-  local direct, bundled, numbers = {}, {}, {}
+  local direct, bundled, numbers, known = {}, {}, {}, {}
   for template in path:gmatch("[^;]+") do
     local folder, rest = useful(template, here)
-    if folder then
+    if folder and not known[folder .. rest] then
+      known[folder .. rest] = true
       direct[#direct + 1] = folder .. "/" .. rest
       if is_system(folder) then
         bundled[#bundled + 1] = folder .. "/" .. rest
