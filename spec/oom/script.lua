@@ -108,6 +108,44 @@ wait(upload)
 assert(select(2, upload:progress()) == 1800)
 assert(upload:result())
 
+-- streams of events: one that ends well, one that ends with an error, one that is cut
+local output, code, watched = "", nil, 0
+local function events(transfer)
+  while true do
+    local kind, bytes = transfer:event()
+    if not kind then
+      return
+    elseif kind == "end" then
+      code = bytes.exit_code
+    elseif kind == "filesystem" then
+      watched = watched + bytes.entry.size
+    elseif kind ~= "start" then
+      output = output .. bytes
+    end
+  end
+end
+local function follow(name, body)
+  local transfer = call(name, { body = body })
+  local guard = core.guard(transfer)
+  engine:start(transfer)
+  wait(transfer, function() events(transfer) end)
+  events(transfer)
+  guard:release()
+  return transfer:result()
+end
+ok = follow("process_start", { process = { cmd = "x", args = { "y" }, envs = { A = "1" } }, stdin = false })
+assert(ok and output == "hi\nhi\nhi?" and code == 0)
+ok, facts = follow("process_connect", { process = { pid = 7 } })
+assert(not ok and facts.error_code == "not_found")
+ok, facts = follow("dir_watch", { path = "/" })
+assert(not ok and facts.cause == "cut" and watched == 3)
+ok, value = run(call("fs_list", { body = { path = "/", depth = 1 } }))
+assert(ok and value[1].type == "file" and value[1].mode == 0)
+assert(run(call("process_input", { body = { process = { pid = 7 }, input = { stdin = "bytes" } } })))
+ok, value = run(call("files_read", { query = { path = "/x" } }, { gzip = true }))
+assert(ok and value == "bytes")
+assert(core.base64_decode(core.base64_encode("bytes")) == "bytes")
+
 -- cancelling, forgetting, closing
 local never = raw("/never")
 engine:start(never)
@@ -121,6 +159,13 @@ engine:close()
 for _, event in engine.finished, engine do
   assert(event == "done")
 end
+
+local dropped = raw("/never")
+engine:start(dropped)
+core.guard(dropped)
+dropped = nil -- luacheck: ignore 311
+collectgarbage("collect")
+collectgarbage("collect")
 
 -- socket mode
 local switched = raw("/list")
