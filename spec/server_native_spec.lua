@@ -218,6 +218,23 @@ describe("the native module of the local server", function()
       native.close(one.pty)
     end)
 
+    it("with as many descriptors as it is to have", function()
+      local before = native.raise_descriptors()
+      assert.equal(before > 0, true)
+      assert.equal("50\n", (shell("ulimit -Sn", { descriptors = 50 })))
+      assert.is_true(native.raise_descriptors() >= before)
+    end)
+
+    it("nothing with more arguments than the system takes", function()
+      local argv = { "true" }
+      for i = 1, 100 do argv[i + 1] = ("x"):rep(100000) end
+      local one, message, errno, step = native.spawn({ argv = argv, env = ENV })
+      assert.is_nil(one)
+      assert.equal("argument list too long", message)
+      assert.equal(7, errno)
+      assert.equal("setup", step)
+    end)
+
     it("only what can be spawned", function()
       assert.has_error(function() native.spawn({ env = ENV }) end)
       assert.has_error(function() native.spawn({ argv = {}, env = ENV }) end)
@@ -230,28 +247,47 @@ describe("the native module of the local server", function()
     end)
 
     it("nothing when there are no descriptors left, and leaks none", function()
-      local held = {}
-      while true do
-        local fd = posix.open("/dev/null")
-        if fd < 0 then break end
-        held[#held + 1] = fd
-        if #held > 5000 then break end
-      end
-      -- With a limit this high the case cannot be made.
-      if #held <= 5000 then
-        for free = 0, 8 do
-          for _ = 1, free > 0 and 1 or 0 do posix.close(table.remove(held)) end
-          local one, message, errno = native.spawn({ argv = { "true" }, env = ENV })
-          if one then
-            for _, name in ipairs({ "stdin", "stdout", "stderr" }) do native.close(one[name]) end
-            wait(one.pid)
-          else
-            assert.equal("too many open files", message)
-            assert.equal(24, errno)
-          end
+      local result = support.run([[
+        local native = require("e2b.server.native")
+        local posix = require("spec.support.posix")
+        local held = {}
+        while true do
+          local fd = posix.open("/dev/null")
+          if fd < 0 then break end
+          held[#held + 1] = fd
         end
-      end
-      for _, fd in ipairs(held) do posix.close(fd) end
+        local failed, made = 0, 0
+        for round = 1, 16 do
+          for _, pty in ipairs({ false, { cols = 1, rows = 1 } }) do
+            local one, message, errno, step = native.spawn({ argv = { "true" }, env = {}, pty = pty or nil })
+            if one then
+              made = made + 1
+              for _, name in ipairs({ "stdin", "stdout", "stderr", "pty" }) do
+                if one[name] then native.close(one[name]) end
+              end
+              while not native.wait() do end
+            else
+              failed = failed + 1
+              assert(errno == 24 and step == "setup", message)
+            end
+            -- Exactly as many are free as before.
+            local free = {}
+            while true do
+              local fd = posix.open("/dev/null")
+              if fd < 0 then break end
+              free[#free + 1] = fd
+            end
+            assert(#free == round - 1, #free .. " free in round " .. round)
+            for _, fd in ipairs(free) do posix.close(fd) end
+          end
+          posix.close(table.remove(held))
+        end
+        print(failed, made)
+      ]], { wrap = "sh -c 'ulimit -n 64; exec \"$@\"' --" })
+      assert.equal("", result.err)
+      local failed, made = result.out:match("^(%d+)%s+(%d+)")
+      assert.is_true(tonumber(failed) >= 10)
+      assert.is_true(tonumber(made) >= 10)
     end)
   end)
 

@@ -25,7 +25,10 @@ char *e2b_base64_put(char *out, const unsigned char *bytes, size_t len)
         unsigned group = (unsigned)bytes[0] << 16 | (len > 1 ? (unsigned)bytes[1] << 8 : 0);
         *out++ = ALPHABET[group >> 18];
         *out++ = ALPHABET[group >> 12 & 63];
-        *out++ = len > 1 ? ALPHABET[group >> 6 & 63] : '=';
+        *out = '=';
+        if (len > 1)
+            *out = ALPHABET[group >> 6 & 63];
+        out++;
         *out++ = '=';
     }
     return out;

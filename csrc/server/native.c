@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #define READ_MAX 65536
+#define DESCRIPTORS_MAX 65536
 
 void e2b_native_close(int fd)
 {
@@ -103,13 +105,30 @@ static int l_ids(lua_State *L)
     return 2;
 }
 
+/* raise_descriptors() -> how many this process could have open so far; from now on as many as it may ask for */
+static int l_raise_descriptors(lua_State *L)
+{
+    struct rlimit limit;
+    rlim_t before;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return e2b_fs_fail(L, errno);
+    before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > DESCRIPTORS_MAX ? DESCRIPTORS_MAX
+                                                                                        : limit.rlim_max;
+    if (limit.rlim_cur > before)
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    lua_pushnumber(L, before == RLIM_INFINITY ? 0 : (lua_Number)before);
+    return 1;
+}
+
 E2B_EXPORT int luaopen_e2b_server_native(lua_State *L);
 
 E2B_EXPORT int luaopen_e2b_server_native(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "read", l_read },     { "write", l_write }, { "close", l_close }, { "resize", l_resize },
-        { "umask", l_umask },   { "ids", l_ids },     { NULL, NULL },
+        { "umask", l_umask },   { "ids", l_ids },     { "raise_descriptors", l_raise_descriptors },
+        { NULL, NULL },
     };
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);

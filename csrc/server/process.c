@@ -76,7 +76,7 @@ static int l_pid(lua_State *L)
 typedef struct {
     pid_t pid, parent;
     char state;
-    char ours;
+    int ours;
 } entry;
 
 /* Reads /proc/<name>/stat. The command in it may hold anything, so what follows its last parenthesis counts. */
@@ -137,7 +137,7 @@ static void mark(entry *list, size_t count, pid_t root)
         for (i = 0; i < count; i++) {
             for (j = 0; !list[i].ours && j < count; j++) {
                 if (list[j].ours && list[j].pid == list[i].parent)
-                    list[i].ours = (char)(found = 1);
+                    list[i].ours = found = 1;
             }
         }
     }

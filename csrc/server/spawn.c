@@ -3,167 +3,20 @@
  * the program cannot be run is no failure here: the child says so on its standard error and exits with 127 or 126, as
  * a shell does. */
 #include "native.h"
+#include "spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__linux__)
-#include <sys/prctl.h>
-#endif
-
-#define FD_COUNT 3 /* standard input, output and error */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* What the child needs; all of it is made before the fork and owned by a userdata or by the options. */
-typedef struct {
-    const char **argv;
-    const char **env;
-    const char **programs; /* the paths to try, one after the other */
-    const char **shell;    /* "/bin/sh", the path, argv[1] …: for a script without a first line; the path is filled in */
-    const char *cwd;
-    gid_t *groups;
-    size_t group_count;
-    uid_t uid;
-    gid_t gid;
-    int change_ids;
-    int change_groups;
-    int terminal; /* the child leads a session, and standard input is its terminal */
-    int session;
-    int death_signal;
-    int child[FD_COUNT];
-    int report[2];
-    sigset_t signals; /* what was blocked before the fork */
-} plan;
-
-/* A failure of the child before its program ran. */
-typedef struct {
-    int error;
-    int step;
-} failure;
-
-enum { STEP_SETUP, STEP_GROUPS, STEP_USER, STEP_CWD };
 static const char *const STEPS[] = { "setup", "groups", "user", "cwd" };
-
-/* ---- the child ---- */
-
-static void give_up(const plan *p, int step)
-{
-    failure why;
-    why.error = errno;
-    why.step = step;
-    while (write(p->report[1], &why, sizeof why) < 0 && errno == EINTR)
-        continue;
-    _exit(127);
-}
-
-static void complain(const char *program, const char *what, int status)
-{
-    static const char before[] = "sh: 1: exec: ";
-    char line[512];
-    size_t len = sizeof before - 1, name = strlen(program), text = strlen(what);
-    ssize_t ignored;
-    memcpy(line, before, len);
-    if (name > sizeof line - len - text - 3)
-        name = sizeof line - len - text - 3;
-    memcpy(line + len, program, name);
-    len += name;
-    memcpy(line + len, ": ", 2);
-    memcpy(line + len + 2, what, text);
-    len += 2 + text;
-    line[len++] = '\n';
-    ignored = write(2, line, len);
-    (void)ignored;
-    _exit(status);
-}
-
-static void reset_signals(void)
-{
-    struct sigaction standard;
-    sigset_t none;
-    int number;
-    memset(&standard, 0, sizeof standard);
-    standard.sa_handler = SIG_DFL;
-    sigemptyset(&standard.sa_mask);
-    for (number = 1; number < NSIG; number++)
-        sigaction(number, &standard, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-/* Nothing but the three standard descriptors goes to the program, whoever opened the others and how. */
-static void close_on_exec(void)
-{
-    struct rlimit limit;
-    int fd, end = 65536;
-#if defined(SYS_close_range)
-    if (syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) == 0)
-        return;
-#endif
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < (rlim_t)end)
-        end = (int)limit.rlim_cur;
-    for (fd = 3; fd < end; fd++)
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
-static void become_user(const plan *p)
-{
-    if (p->change_groups && setgroups(p->group_count, p->groups) != 0)
-        give_up(p, STEP_GROUPS);
-    if (p->change_ids && (setgid(p->gid) != 0 || setuid(p->uid) != 0))
-        give_up(p, STEP_USER);
-}
-
-static void run(const plan *p)
-{
-    size_t i;
-    int error = ENOENT;
-    for (i = 0; p->programs[i] != NULL; i++) {
-        execve(p->programs[i], (char *const *)p->argv, (char *const *)p->env);
-        if (errno == ENOEXEC) {
-            p->shell[1] = p->programs[i];
-            execve(p->shell[0], (char *const *)p->shell, (char *const *)p->env);
-        }
-        /* A name that is there but cannot be run is worth more than one that is not there. */
-        if (errno != ENOENT && errno != ENOTDIR)
-            error = errno;
-    }
-    if (error == ENOENT)
-        complain(p->argv[0], "not found", 127);
-    complain(p->argv[0], error == EACCES ? "Permission denied" : "cannot be run", 126);
-}
-
-static void child(const plan *p)
-{
-    int i;
-    reset_signals();
-    if ((p->terminal || p->session) && setsid() < 0)
-        give_up(p, STEP_SETUP);
-    for (i = 0; i < FD_COUNT; i++) {
-        if (p->child[i] >= 0 && dup2(p->child[i], i) < 0)
-            give_up(p, STEP_SETUP);
-    }
-    if (p->terminal && ioctl(0, TIOCSCTTY, 0) != 0)
-        give_up(p, STEP_SETUP);
-    close_on_exec();
-    become_user(p);
-    if (p->cwd != NULL && chdir(p->cwd) != 0)
-        give_up(p, STEP_CWD);
-#if defined(__linux__)
-    if (p->death_signal != 0 && prctl(PR_SET_PDEATHSIG, p->death_signal, 0, 0, 0) != 0)
-        give_up(p, STEP_SETUP);
-#endif
-    run(p);
-}
 
 /* ---- descriptors ---- */
 
@@ -237,7 +90,7 @@ static int open_standard(descriptors *d, int i, const char *how)
     return stop_blocking(d->ends[i][1]);
 }
 
-static int open_terminal(descriptors *d, const struct winsize *size, const plan *p)
+static int open_terminal(descriptors *d, const struct winsize *size, const e2b_plan *p)
 {
     const char *name;
     int i, slave;
@@ -307,9 +160,9 @@ static lua_Integer integer_field(lua_State *L, int options, const char *name, lu
 }
 
 /* Pushes the paths under which the program may be: by the child's PATH, unless its name has a slash. */
-static const char **programs_of(lua_State *L, const plan *p)
+static const char **programs_of(lua_State *L, const e2b_plan *p)
 {
-    const char *name = p->argv[0], *path = DEFAULT_PATH, *end;
+    const char *name = p->argv[0] != NULL ? p->argv[0] : "", *path = DEFAULT_PATH, *end;
     size_t i, count = 0;
     lua_newtable(L);
     if (strchr(name, '/') != NULL || *name == '\0') {
@@ -338,7 +191,7 @@ static const char **programs_of(lua_State *L, const plan *p)
     }
 }
 
-static void read_groups(lua_State *L, int options, plan *p)
+static void read_groups(lua_State *L, int options, e2b_plan *p)
 {
     size_t i;
     lua_getfield(L, options, "groups");
@@ -356,7 +209,7 @@ static void read_groups(lua_State *L, int options, plan *p)
 }
 
 /* Everything but descriptors. Leaves on the stack what owns the memory. */
-static void read_plan(lua_State *L, int options, plan *p)
+static void read_plan(lua_State *L, int options, e2b_plan *p)
 {
     size_t count, i;
     memset(p, 0, sizeof *p);
@@ -386,6 +239,7 @@ static void read_plan(lua_State *L, int options, plan *p)
     lua_getfield(L, options, "session");
     p->session = lua_toboolean(L, -1);
     p->death_signal = (int)integer_field(L, options, "death_signal", 0);
+    p->descriptors = (long)integer_field(L, options, "descriptors", 0);
 }
 
 /* How the standard descriptor i is to be opened. */
@@ -403,7 +257,7 @@ static const char *manner(lua_State *L, int options, int i)
 /* ---- starting ---- */
 
 /* Forks. Nothing of Lua is called here: the descriptors have no other owner. Returns the pid, or -1 with errno. */
-static pid_t start(plan *p, descriptors *d, failure *why)
+static pid_t start(e2b_plan *p, descriptors *d, e2b_failure *why)
 {
     sigset_t all;
     pid_t pid;
@@ -415,11 +269,12 @@ static pid_t start(plan *p, descriptors *d, failure *why)
     for (i = 0; i < FD_COUNT; i++)
         p->child[i] = d->ends[i][0];
     p->report[1] = d->report[1];
+    p->parent = getpid();
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &p->signals);
     pid = fork();
     if (pid == 0)
-        child(p);
+        e2b_child(p);
     saved = errno;
     sigprocmask(SIG_SETMASK, &p->signals, NULL);
     errno = saved;
@@ -456,14 +311,14 @@ static void fill_result(lua_State *L, const int *fds, pid_t pid)
 }
 
 /* spawn{ argv, env, cwd?, uid?, gid?, groups?, stdin?, stdout?, stderr? = "pipe" | "null" | "inherit",
- *        pty? = { cols, rows }, session?, death_signal? }
+ *        pty? = { cols, rows }, session?, death_signal?, descriptors? (the most it may have open) }
  *   -> { pid, stdin, stdout, stderr, pty }   our ends, which do not block, as far as there are any
  *   nil, message, errno, step ("setup", "groups", "user", "cwd") */
 static int l_spawn(lua_State *L)
 {
-    plan p;
+    e2b_plan p;
     descriptors d;
-    failure why;
+    e2b_failure why;
     struct winsize size;
     const char *how[FD_COUNT];
     int i, made, fds[4];

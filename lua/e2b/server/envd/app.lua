@@ -89,6 +89,9 @@ local function dispatch(self, request)
   local route, allow = self.router:find(request.method, request.path)
   -- The router lets HEAD pass for GET; the daemon knows no HEAD.
   if route and route.method ~= request.method then route, allow = nil, route.method end
+  if route and request.method ~= route.method then
+    route, allow = nil, route.method
+  end
   if not route then
     if allow then return { status = 405, headers = { "allow", allow } } end
     return app.text(404, "404 page not found")

@@ -97,6 +97,8 @@ local function run(options, next_line, cqueues)
   native.session()
   native.subreaper()
   native.umask(18)
+  -- Many commands at once need many; each of them starts with as many as there were.
+  daemon.descriptors = native.raise_descriptors()
   local watch = signals(daemon, process)
   local cq = cqueues.new()
   local app = require("e2b.server.envd.app").new(daemon)

@@ -21,7 +21,8 @@ local SIGKILL, SIGTERM, SIGSTOP, SIGCONT = 9, 15, 19, 18
 
 local by_pid = {} -- what is alive, or at least still has pipes open
 local by_tag = {}
-local ended = {} -- { pid, tag, ending, expires }, oldest first
+local ended_by_pid, ended_by_tag = {}, {} -- what has ended: { pid, tag, ending, expires }
+local ended, first_ended, last_ended = {}, 1, 0 -- the same, oldest first
 local daemon
 
 -- ---------------------------------------------------------------- messages
@@ -34,37 +35,40 @@ local SIGNAL = { enum = { SIGNAL_UNSPECIFIED = 0, SIGNAL_SIGTERM = 15, SIGNAL_SI
 
 -- ---------------------------------------------------------------- who is there
 
-local function forget(matches)
-  for i = #ended, 1, -1 do
-    if matches(ended[i]) then table.remove(ended, i) end
+local function sweep()
+  local now = monotime()
+  while first_ended <= last_ended and ended[first_ended].expires <= now do
+    local one = ended[first_ended]
+    ended[first_ended] = nil
+    first_ended = first_ended + 1
+    if ended_by_pid[one.pid] == one then ended_by_pid[one.pid] = nil end
+    if one.tag and ended_by_tag[one.tag] == one then ended_by_tag[one.tag] = nil end
   end
 end
 
-local function sweep()
-  local now = monotime()
-  while ended[1] and ended[1].expires <= now do table.remove(ended, 1) end
-end
-
 local function on_end(self)
-  if by_pid[self.pid] == self then by_pid[self.pid] = nil end
-  if self.tag and by_tag[self.tag] == self then by_tag[self.tag] = nil end
   sweep()
+  local one = { pid = self.pid, tag = self.tag, ending = self.ending, expires = monotime() + RETAINED }
+  last_ended = last_ended + 1
+  ended[last_ended] = one
   -- The number may belong to another by now, and so may the tag.
-  local pid = not by_pid[self.pid] and self.pid or nil
-  local tag = self.tag and not by_tag[self.tag] and self.tag or nil
-  ended[#ended + 1] = {
-    pid = pid, tag = tag, started = self.pid, ending = self.ending, expires = monotime() + RETAINED,
-  }
+  if by_pid[self.pid] == self then
+    by_pid[self.pid] = nil
+    ended_by_pid[self.pid] = one
+  end
+  if self.tag and by_tag[self.tag] == self then
+    by_tag[self.tag] = nil
+    ended_by_tag[self.tag] = one
+  end
 end
 
 local function register(self)
   by_pid[self.pid] = self
-  if self.tag then by_tag[self.tag] = self end
-  forget(function(one)
-    if one.pid == self.pid then one.pid = nil end
-    if self.tag and one.tag == self.tag then one.tag = nil end
-    return not one.pid and not one.tag
-  end)
+  ended_by_pid[self.pid] = nil
+  if self.tag then
+    by_tag[self.tag] = self
+    ended_by_tag[self.tag] = nil
+  end
 end
 
 local function name_of(selector)
@@ -82,10 +86,7 @@ end
 
 local function find_ended(selector)
   sweep()
-  for i = #ended, 1, -1 do
-    local one = ended[i]
-    if selector.pid and one.pid == selector.pid or selector.tag and one.tag == selector.tag then return one end
-  end
+  return selector.pid and ended_by_pid[selector.pid] or selector.tag and ended_by_tag[selector.tag]
 end
 
 ---Tells every child what the system says of those that ended; also reaps orphans that became this process's children.
@@ -148,6 +149,7 @@ local function launch(request, message)
   for i, argument in ipairs(config.args) do argv[i + 1] = argument end
   local plan = {
     argv = argv, env = environment(user, config.envs), cwd = paths.real(cwd), death_signal = SIGKILL,
+    descriptors = daemon.descriptors,
     stdin = message.stdin == false and "null" or "pipe",
     pty = message.pty and (message.pty.size or { cols = 0, rows = 0 }),
   }
@@ -163,7 +165,7 @@ local function launch(request, message)
   if missing then
     connect.raise("invalid_argument", string.format("cwd '%s' does not exist", cwd))
   end
-  connect.raise(step == "setup" and "internal" or "invalid_argument", starting .. "fork/exec /bin/sh: " .. problem)
+  connect.raise("invalid_argument", starting .. "fork/exec /bin/sh: " .. problem)
 end
 
 local function follow(self, listener, request, send, clock)
@@ -186,7 +188,7 @@ local function listen(request, message, send)
   name_of(message.process)
   local one = find_ended(message.process)
   if one then
-    send(child.start_event(one.started) .. one.ending)
+    send(child.start_event(one.pid) .. one.ending)
     return
   end
   local self = find(message.process)
