@@ -78,6 +78,14 @@ local function redirect(facts, info)
     :format(host(info), to, facts.status) .. "check api_url or E2B_API_URL"
 end
 
+-- What the question after a broken connection brought to light.
+local FOUND = {
+  gone = "the sandbox was killed or reached its end of life, or is paused",
+  alive = "the sandbox itself answers",
+  busy = "the sandbox is there, but too busy to answer",
+  unknown = "the sandbox can't be reached either",
+}
+
 local BY_KIND = {
   authentication = authentication,
   not_found = not_found,
@@ -108,7 +116,7 @@ local BY_KIND = {
       .. (facts.has_body and "; nothing was changed, try again in a moment" or "; try again in a moment")
   end,
   sandbox_gone = function(facts, _, said)
-    return with_answer("the sandbox was killed or reached its end of life", facts, said)
+    return with_answer(FOUND.gone, facts, said)
   end,
   no_space = function(facts, _, said)
     return with_answer("the disk of the sandbox is full", facts, said)
@@ -141,14 +149,6 @@ local CLOCKS = {
   request_timeout = "no complete answer from %s within %s (request_timeout)",
   connect_timeout = "no connection to %s within %s (connect_timeout)",
   idle_timeout = "nothing came from %s for %s (idle_timeout)",
-}
-
--- What the question after a broken connection brought to light.
-local FOUND = {
-  gone = "the sandbox was killed or reached its end of life",
-  alive = "the sandbox itself answers",
-  busy = "the sandbox is there, but too busy to answer",
-  unknown = "the sandbox can't be reached either",
 }
 
 local function timeout(facts, info, said)
