@@ -141,7 +141,8 @@ local function await_news(self, deadline)
   if deadline and time >= deadline then return false end
   if first and time >= first then
     -- Into a file it goes by itself: the head is all there is to see of it here.
-    if not self.transfer:status() then return stop(self, "deadline", "request_timeout") end
+    local laid = self.context.transfer
+    if not (laid and laid.sink and self.transfer:status()) then return stop(self, "deadline", "request_timeout") end
     self.begun = true
     return true
   end
