@@ -209,9 +209,9 @@ local function pass_answer(state, request, client, service)
     answer = service:read_answer(HEAD_TIMEOUT)
     if not answer then return nil end
   until answer.status >= 200 or answer.status == 101
-  state.answered, state.status = true, answer.status
   if answer.status == 101 then
     if not state.upgrade then return nil end
+    state.answered, state.status = true, answer.status
     local fields = end_to_end(answer.fields)
     add(fields, "Upgrade", find(answer.fields, "upgrade") or state.upgrade)
     add(fields, "Connection", "Upgrade")
@@ -221,6 +221,7 @@ local function pass_answer(state, request, client, service)
   end
   local kind, length = wire.framing(answer)
   if not kind then return nil end
+  state.answered, state.status = true, answer.status
   local fields, bodiless, chunked = answer_fields(answer, request, kind, length)
   local unsent = request.left() ~= 0
   local keep = not unsent and (chunked or bodiless or kind ~= "close")
