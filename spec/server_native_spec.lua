@@ -3,6 +3,9 @@ local native = require("e2b.server.native")
 local posix = require("spec.support.posix")
 local support = require("spec.support.support")
 
+-- Valgrind keeps limits and the failures of exec to itself.
+local emulated = (os.getenv("LD_PRELOAD") or ""):find("vgpreload")
+
 local ENV = { "PATH=/usr/bin:/bin", "A=1" }
 
 -- Reads a descriptor to its end.
@@ -219,6 +222,7 @@ describe("the native module of the local server", function()
     end)
 
     it("with as many descriptors as it is to have", function()
+      if emulated then return end
       local before = native.raise_descriptors()
       assert.equal(before > 0, true)
       assert.equal("50\n", (shell("ulimit -Sn", { descriptors = 50 })))
@@ -226,6 +230,7 @@ describe("the native module of the local server", function()
     end)
 
     it("nothing with more arguments than the system takes", function()
+      if emulated then return end
       local argv = { "true" }
       for i = 1, 100 do argv[i + 1] = ("x"):rep(100000) end
       local one, message, errno, step = native.spawn({ argv = argv, env = ENV })

@@ -128,14 +128,11 @@ local function spawn(plan, user)
   return spawned, problem, step
 end
 
+-- Neither arguments nor variables can hold a zero byte.
 local function has_zero(config)
-  if config.cmd:find("%z") or (config.cwd or ""):find("%z") then return true end
-  for _, argument in ipairs(config.args) do
-    if argument:find("%z") then return true end
-  end
-  for name, value in pairs(config.envs) do
-    if name:find("%z") or value:find("%z") then return true end
-  end
+  local texts = { config.cmd, config.cwd or "", table.concat(config.args) }
+  for name, value in pairs(config.envs) do texts[#texts + 1] = name .. value end
+  return table.concat(texts):find("\0", 1, true) ~= nil
 end
 
 local function launch(request, message)
