@@ -223,19 +223,10 @@ local function drain(self, state, check, seconds)
 end
 M.drain = drain
 
-local WAIT_TYPES = {
+local WAIT = {
   timeout = options.types.seconds, on_stdout = options.types["function"], on_stderr = options.types["function"],
   on_pty = options.types["function"], check = options.types.boolean,
 }
-
-local function check_types(opts, what)
-  for name, check in pairs(WAIT_TYPES) do
-    local wrong = opts[name] ~= nil and check(opts[name])
-    if wrong then options.raise(("bad option '%s' for %s (%s)"):format(name, what, wrong)) end
-  end
-end
-
-local WAIT = { "timeout", "on_stdout", "on_stderr", "on_pty", "check" }
 
 --- Waits until the process has ended, reading what it writes. A code other than 0 is a result like every other.
 --- envd: the end event of POST /process.Process/Start. Errors: timeout, network, sandbox_gone; `exit` with `check`.
@@ -247,8 +238,7 @@ local WAIT = { "timeout", "on_stdout", "on_stderr", "on_pty", "check" }
 function methods:wait(opts)
   local state = private(self, "wait")
   if opts == nil then return drain(self, state, state.check) end
-  options.check(opts, WAIT, "handle:wait")
-  check_types(opts, "handle:wait")
+  options.read(opts, WAIT, "handle:wait")
   local out, err_, pty = state.on_stdout, state.on_stderr, state.on_pty
   state.on_stdout, state.on_stderr = opts.on_stdout or out, opts.on_stderr or err_
   state.on_pty = opts.on_pty or pty
@@ -308,22 +298,31 @@ local function or_raise(self, first, second, err)
 end
 
 -- Nothing can be suspended inside a for-iterator of PUC 5.1: there it waits without yielding.
-local function iterator(self, fn)
-  local state = private(self, fn == step and "output" or "lines")
-  if compat.puc51 then return function() return or_raise(self, hook.block(fn, self, state)) end end
-  return function() return or_raise(self, fn(self, state)) end
+local function in_loop(self, state, fn)
+  if compat.puc51 then return or_raise(self, hook.block(fn, self, state)) end
+  return or_raise(self, fn(self, state))
 end
 
 --- for stream, data in handle:output() do … end. Raises when the stream fails, and leaves the table in handle.err.
 ---@return fun(): string?, string? iterator
 function methods:output()
-  return iterator(self, step)
+  local state = private(self, "output")
+  return function() return in_loop(self, state, step) end
 end
 
 --- for line, stream in handle:lines() do … end. Raises when the stream fails, and leaves the table in handle.err.
 ---@return fun(): string?, string? iterator
 function methods:lines()
-  return iterator(self, next_line)
+  local state = private(self, "lines")
+  local buffers = state.lines
+  return function()
+    local from = state.lines_of
+    if from then -- a line that is there costs no more than it must
+      local line = line_buffer.next(buffers[from])
+      if line then return line, from end
+    end
+    return in_loop(self, state, next_line)
+  end
 end
 
 -- Letting go ---------------------------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ function M.next(buffer)
   local data, at = buffer.data, buffer.at
   if not data then return nil end
   local newline = find(data, "\n", at, true)
+  if newline and buffer.count == 0 and newline - at <= buffer.most then -- nearly always
+    buffer.at = newline + 1
+    return sub(data, at, newline - 1)
+  end
   local last, room = (newline or #data + 1) - 1, buffer.most - buffer.size
   if last - at + 1 > room then
     buffer.at = at + room
