@@ -570,7 +570,7 @@ describe("the daemon's files", function()
     local size = 64 * 1024 * 1024
     support.shell("head -c " .. size .. " /dev/urandom > " .. home .. "/big")
     local function memory()
-      local pid = support.shell("pgrep -f " .. daemon.root .. ".lua"):match("%d+")
+      local pid = daemon:pid()
       return tonumber((support.read_file("/proc/" .. pid .. "/status") or ""):match("VmHWM:%s*(%d+)"))
     end
     local before = memory()

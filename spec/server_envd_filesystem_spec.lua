@@ -217,11 +217,11 @@ describe("the filesystem service", function()
       assert.equal(400, daemon:rpc("ListDir", { path = "", depth = -1 }).status)
     end)
 
-    it("lists ten thousand entries", function()
-      shell("mkdir many && cd many && seq -f 'f%05g' 1 10000 | xargs touch")
+    it("lists thousands of entries", function()
+      shell("mkdir many && cd many && seq -f 'f%04g' 1 2000 | xargs touch")
       local list = paths_of({ path = "many" })
-      assert.equal(10000, #list)
-      assert.equal("/home/user/many/f10000", list[10000])
+      assert.equal(2000, #list)
+      assert.equal("/home/user/many/f2000", list[2000])
     end)
   end)
 
@@ -322,7 +322,7 @@ describe("the filesystem service", function()
     end)
 
     it("lets others in between", function()
-      shell("mkdir big && cd big && seq -f 'f%06g' 1 20000 | xargs touch")
+      shell("mkdir big && cd big && seq -f 'f%06g' 1 2000 | xargs touch")
       local connection = daemon:connect()
       local body = '{"path":"big"}'
       connection:send("POST /filesystem.Filesystem/Remove HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

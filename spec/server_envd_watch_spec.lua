@@ -178,15 +178,19 @@ describe("watching", function()
 
     it("reports lost events, again and again", function()
       local limit = tonumber(support.read_file("/proc/sys/fs/inotify/max_queued_events") or "")
-      if not limit or limit > 20000 then
+      if not limit or limit > 100000 then
         return
       end
       -- A stopped daemon can't empty the queue.
-      local pid = support.shell("pgrep -f " .. daemon.root .. ".lua"):match("%d+")
+      local pid = daemon:pid()
+      shell("touch f0 f1")
       local events, id = watch()
       assert.same({}, (events()))
       support.shell("kill -STOP " .. pid)
-      shell("i=0; while [ $i -lt 30 ]; do touch $(seq -f 'f%g' 1 300); rm f*; i=$((i+1)); done")
+      -- Two in turn: the same again would be put together with the one before.
+      for i = 0, limit + 1000 do
+        native.fs_chmod(home .. "/w/f" .. i % 2, 384)
+      end
       support.shell("kill -CONT " .. pid)
       for _ = 1, 2 do
         local answer = daemon:rpc("GetWatcherEvents", { watcherId = id })
@@ -197,7 +201,7 @@ describe("watching", function()
 
     it("keeps many watchers apart and leaves no descriptor behind", function()
       local function descriptors()
-        local pid = support.shell("pgrep -f " .. daemon.root .. ".lua"):match("%d+")
+        local pid = daemon:pid()
         return #native.fs_readdir("/proc/" .. pid .. "/fd")
       end
       local before = descriptors()
@@ -248,7 +252,8 @@ describe("watching", function()
       local seconds, message, flags = support.timed(stream.next, stream)
       assert.same({ error = { code = "deadline_exceeded", message = "context deadline exceeded" } }, message)
       assert.equal(2, flags)
-      assert.is_true(seconds < 0.3 + support.tolerance)
+      -- Far from both: never, and the keepalive.
+      assert.is_true(seconds < 5 * support.slack, seconds)
       assert.is_nil((stream:next()))
     end)
 
@@ -262,7 +267,7 @@ describe("watching", function()
 
     it("is freed when the client leaves", function()
       local function watches()
-        local pid = support.shell("pgrep -f " .. daemon.root .. ".lua"):match("%d+")
+        local pid = daemon:pid()
         local output = support.shell("readlink /proc/" .. pid .. "/fd/* | grep -c inotify")
         return tonumber(output:match("%d+"))
       end
@@ -284,9 +289,9 @@ describe("watching", function()
     it("passes on a flood", function()
       local stream = open({})
       stream:next()
-      shell("touch $(seq -f 'f%g' 1 500)")
+      shell("touch $(seq -f 'f%g' 1 100)")
       local seen = 0
-      while seen < 1000 do
+      while seen < 200 do
         local message = stream:next()
         assert.is_table(message.filesystem)
         seen = seen + 1

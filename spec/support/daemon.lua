@@ -39,8 +39,9 @@ function daemon_process.start(options)
   local program = self.root .. ".lua"
   support.write_file(program, "os.exit(require('e2b.server.envd.main').main())")
   -- It ends when its input does: with stop(), or with this process.
-  self.pipe = assert(io.popen("exec " .. support.lua_command() .. " " .. support.quote(program) .. " >/dev/null 2>"
-    .. support.quote(self.root .. ".err"), "w"))
+  local quote = support.quote
+  self.pipe = assert(io.popen("echo $$ >" .. quote(self.root .. ".pid") .. "; exec " .. support.lua_command() .. " "
+    .. quote(program) .. " >/dev/null 2>" .. quote(self.root .. ".err"), "w"))
   self.pipe:setvbuf("no")
   self.pipe:write(json.encode(given), "\n")
   support.wait_for(function()
@@ -57,12 +58,17 @@ function methods:stop()
   os.remove(self.path)
   os.remove(self.root .. ".lua")
   os.remove(self.root .. ".err")
+  os.remove(self.root .. ".pid")
   support.cleanup(self.root)
 end
 
 --- What it wrote on its standard error, which should be nothing.
 function methods:complaints()
   return support.read_file(self.root .. ".err")
+end
+
+function methods:pid()
+  return (support.read_file(self.root .. ".pid"):match("%d+"))
 end
 
 function methods:connect()

@@ -2,7 +2,7 @@
 -- @module e2b.server.envd.download
 
 local sleep = require("cqueues").sleep
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local clock = require("e2b.server.clock")
 local text = require("e2b.server.text")
 local content_type = require("e2b.server.envd.content_type")
@@ -17,6 +17,7 @@ local turns = require("e2b.server.envd.turns")
 
 local PIECE = 128 * 1024
 local SNIFFED = 512
+local LEVEL = 1 -- of compression: the way is short, the processor is shared
 
 -- Sends `length` bytes from where the file is, or all there are.
 local function send(file, length, write)
@@ -38,21 +39,19 @@ end
 -- The file is closed however sending it ends.
 local function closing(file, fn)
   return function(write)
-    local ok, problem = http_util.yieldable_pcall(fn, write)
+    local ok, problem = protect(fn, write)
     file:close()
     if not ok then error(problem, 0) end
   end
 end
 
 local function gzipped(file, write)
-  local deflate = native.deflate()
-  local sent, problem = true, nil
+  local deflate = native.deflate(LEVEL)
   local function pack(piece)
-    local packed
-    packed, problem = deflate:write(piece)
+    local packed, problem = deflate:write(piece)
     if not packed then error(problem, 0) end
-    sent = packed == "" or write(packed)
-    return sent
+    sleep(0) -- packing takes its time
+    return packed == "" or write(packed)
   end
   if send(file, nil, pack) ~= false then write(deflate:write("", true)) end
   deflate:close()
