@@ -186,6 +186,71 @@ for _, mode in ipairs(envd_peer.MODES) do
       assert.are.equal(2, #got)
     end)
 
+    it_("isn't taken for quiet because the program was busy", function()
+      local server = serve([[
+        on.Start = function()
+          begin()
+          event('{"start":{"pid":7}}')
+          for _ = 1, 10 do
+            conn:sleep(0.1)
+            event('{"keepalive":{}}')
+          end
+          ended(0)
+          finish()
+        end
+      ]])
+      local stream = assert(open(server, nil, { idle_timeout = 0.3 }))
+      assert.are.equal("start", (stream:event()))
+      support.sleep(0.8)
+      local got, message = read_all(stream)
+      assert.is_nil(message)
+      assert.are.equal("end", got[1][1])
+    end)
+
+    it_("ends when all connections are closed", function()
+      local stream = assert(open(serve(HANGS)))
+      assert.are.equal("start", (stream:event()))
+      core.engine():close()
+      local _, _, err = stream:event()
+      assert.are.equal("cancelled", err.kind)
+      local _, _, again = stream:event()
+      assert.are.equal(err, again)
+    end)
+
+    it_("is told to the logger, however it ends", function()
+      local seen = {}
+      local server = serve([[
+        on.Start = function()
+          if request.headers["x-hang"] then
+            begin()
+            event('{"start":{"pid":7}}')
+            conn:wait_closed()
+            return conn:close()
+          end
+          if request.headers["x-bad"] then return answer(429, '{"code":429,"message":"no"}') end
+          run(0, "secret output")
+        end
+      ]], { client = { logger = function(event) seen[#seen + 1] = event end } })
+      read_all(assert(open(server)))
+      read_all(assert(open(server, { headers = { "X-Bad", "1" } })))
+      read_all(assert(open(server, { headers = { "X-Hang", "1" }, timeout = 0.1 })))
+      read_all(assert(open(server, { headers = { "X-Hang", "1" } }, { idle_timeout = 0.1 })))
+      local stream = assert(open(server, { headers = { "X-Hang", "1" } }))
+      stream:event()
+      stream:close()
+      local lines = {}
+      for i, event in ipairs(seen) do
+        lines[i] = ("%s %s %s %s"):format(event.method, event.path, tostring(event.status), tostring(event.kind))
+        assert.is_true(event.seconds >= 0 and event.seconds < 5)
+        support.assert_no_secret({ "tok-1", "secret output" }, event)
+      end
+      local start = "POST /process.Process/Start "
+      assert.are.same({
+        start .. "200 nil", start .. "429 rate_limit", start .. "200 timeout", start .. "200 timeout",
+        start .. "200 cancelled",
+      }, lines)
+    end)
+
     -- What becomes of a stream that goes quiet or breaks is a matter of what the sandbox says of its health.
     local ENDINGS = {
       { health = "health()", kind = nil, text = "the sandbox itself answers" },

@@ -40,12 +40,13 @@ end
 ---@param args table
 ---@param attempt integer
 ---@param began number on the clock of core.now()
-function M.log_attempt(state, row, args, attempt, began, ok, a, b, c, d, e, request_id)
+---@param inside boolean it went to a sandbox
+function M.log_attempt(state, row, args, attempt, began, inside, ok, a, b, c, d, e, request_id)
   M.log(state, {
     method = row.name == "raw" and args.method or row.method, path = path_of(row, args), attempt = attempt,
     seconds = now() - began, status = ok and c or not ok and a.status or nil,
     request_id = ok and request_id or not ok and a.request_id or nil,
-    kind = not ok and errors.kind(a) or nil,
+    kind = not ok and errors.kind(a, inside) or nil,
   })
   return b, d, e
 end
@@ -109,7 +110,7 @@ local function attempt(state, target, row, args, opts, work, loop)
   if not state.config.logger then return exchange.run(transfer, work.deadline, loop, work.progress) end
   local began = now()
   local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop, work.progress)
-  M.log_attempt(state, row, args, work.attempts, began, ok, a, b, c, d, e, f)
+  M.log_attempt(state, row, args, work.attempts, began, work.inside, ok, a, b, c, d, e, f)
   return ok, a, b, c, d, e, f
 end
 
@@ -154,7 +155,7 @@ end
 ---@return e2b.Error? err
 function M.perform(state, target, row, args, opts, context, work, loop, failed)
   work.patience = work.deadline or work.began + retry.PATIENCE
-  work.idempotent = row.idempotent
+  work.idempotent, work.inside = row.idempotent, context.target ~= nil
   if row.name == "raw" then work.idempotent = RAW_IDEMPOTENT[args.method] or false end
   local laid = context.transfer
   work.headers, work.transfer = context.headers, laid

@@ -7,7 +7,7 @@ local lazy = require("e2b.lazy")
 local loops = require("e2b.loop.init")
 local options = require("e2b.options")
 
-local describe, streams = lazy("e2b.describe"), lazy("e2b.stream")
+local describe, streams = lazy("e2b.describe"), lazy("e2b.stream_open")
 
 -- csrc/e2b.h has the same number.
 local ABI = 2

@@ -13,8 +13,7 @@ local writing = lazy("e2b.stream_write")
 
 local M = {}
 
-local now, watch, unwatch = core.now, driver.watch, driver.unwatch
-local NONE = {}
+local now, unwatch = core.now, driver.unwatch
 
 -- The core keeps the clock of the whole; this much later (seconds) the wait ends without it.
 local GRACE = 0.05
@@ -54,6 +53,13 @@ local function tell(self, last)
       self.progress_fn(self.transfer)
     end
   end
+end
+
+-- One line for the logger, when a stream is over: `...` is what transfer:result() says.
+local function log(self, ...)
+  if not self.state.config.logger then return end
+  attempts.log_attempt(self.state, core.calls[self.name], self.args, self.attempts, self.sent_at,
+    self.context.target ~= nil, ...)
 end
 
 local function over(self)
@@ -102,6 +108,7 @@ local function stop(self, cause, clock)
   -- It may have ended at the same moment; what the caller waits for has not come all the same.
   if ok then facts = { sent = "yes" } end
   facts.cause, facts.deadline = cause, clock
+  log(self, false, facts)
   return give_up(self, facts)
 end
 
@@ -158,10 +165,7 @@ end
 -- The transfer has ended: true when it is made again, else how the stream ends.
 local function conclude(self)
   local ok, a, date, status, next_token, total_running, request_id = self.transfer:result()
-  if self.state.config.logger then
-    attempts.log_attempt(self.state, core.calls[self.name], self.args, self.attempts, self.sent_at, ok, a, date, status,
-      next_token, total_running, request_id)
-  end
+  log(self, ok, a, date, status, next_token, total_running, request_id)
   if ok then
     self.value, self.meta = exchange.succeed(self.attempts, a, date, status, next_token, total_running, request_id)
     tell(self, true)
@@ -181,6 +185,7 @@ local function conclude(self)
   return send(self)
 end
 
+-- For the other files of streams.
 M.tell, M.ended, M.await_news, M.conclude, M.TICK = tell, ended, await_news, conclude, TICK
 
 -- Methods ------------------------------------------------------------------------------------------------------------
@@ -295,10 +300,7 @@ function methods:close()
   if self.ended then return end
   unwatch(self.transfer)
   self.transfer:cancel()
-  if self.state.config.logger then
-    attempts.log_attempt(self.state, core.calls[self.name], self.args, self.attempts, self.sent_at,
-      self.transfer:result())
-  end
+  log(self, self.transfer:result())
   local _, message, err = cancelled(self)
   fail(self, message, err)
 end
@@ -312,7 +314,7 @@ function methods:progress()
   return self.transfer:progress()
 end
 
--- Opening ------------------------------------------------------------------------------------------------------------
+-- Sending ------------------------------------------------------------------------------------------------------------
 
 -- Sends the request, the first time or again.
 function send(self)
@@ -333,95 +335,6 @@ function send(self)
   return true
 end
 
--- Seconds between the signs of life that are asked of a stream of events. When twice that is over without one, the
--- stream has gone quiet.
-local KEEPALIVE = 50
-
--- What is asked of a stream of events so that it never goes quiet, and ends when it should on the other side too.
-local function clocks(self, context, timeout)
-  local laid = context.transfer or NONE
-  local quiet = laid.idle_timeout or self.opts.idle_timeout or self.state.config.idle_of_events or 2 * KEEPALIVE
-  local headers = {}
-  for i, text in ipairs(context.headers or NONE) do headers[i] = text end
-  if timeout then
-    local milliseconds = math.min(math.max(math.ceil(timeout * 1000), 1), 9999999999)
-    headers[#headers + 1] = "Connect-Timeout-Ms"
-    headers[#headers + 1] = ("%.0f"):format(milliseconds)
-  end
-  -- Never 0: the daemon can't do that.
-  local interval = quiet > 0 and math.max(1, math.min(KEEPALIVE, math.floor(quiet / 2))) or KEEPALIVE
-  headers[#headers + 1] = "Keepalive-Ping-Interval"
-  headers[#headers + 1] = ("%d"):format(interval)
-  self.headers_out, self.transfer_opts = headers, { idle_timeout = quiet }
-  for name, value in pairs(laid) do
-    if name ~= "idle_timeout" then self.transfer_opts[name] = value end
-  end
-end
-
--- What a wait of this stream calls; made once, for there may be many waits.
-local function waits_of(self)
-  function self.wake(_, event)
-    if event ~= "done" then unwatch(self.transfer) end
-    wake_all(self)
-  end
-  local function cancel()
-    self.waiting = nil
-    if not (self.more and next(self.more)) then unwatch(self.transfer) end
-  end
-  function self.start(done)
-    if self.waiting then
-      self.more = self.more or {}
-      self.more[done] = true
-      return function()
-        if self.more then self.more[done] = nil end
-      end
-    end
-    self.waiting = done
-    watch(self.transfer, self.wake)
-    return cancel
-  end
-end
-
---- Sends a call and doesn't wait. Its answer is read with event() or read(), its request written with write().
----@param state table of the client
----@param name string row of the table of calls
----@param args table?
----@param opts table? request_timeout, connect_timeout, idle_timeout, retries
----@param context table? as for calls; `timeout`: seconds for the whole; `first`: seconds until the first event or byte
----  (request_timeout; false: none)
----@return e2b.Stream? stream
----@return string? message
----@return e2b.Error? err
-function M.open(state, name, args, opts, context)
-  opts, context, args = opts or NONE, context or NONE, args or NONE
-  local loop = loops.choose(state.config.loop)
-  local possible, why_not = loop.may_wait()
-  if not possible then return access.refuse("unsupported", why_not, context, args) end
-  if not (context.target or state.target) then
-    local target, message, err = access.target(state, context, args)
-    if not target then return nil, message, err end
-  end
-  local began, laid = now(), context.transfer or NONE
-  local timeout = context.timeout and context.timeout > 0 and context.timeout or nil
-  local first = context.first
-  if first == nil and laid.source == nil then first = opts.request_timeout or state.config.request_timeout end
-  local self = setmetatable({
-    state = state, name = name, args = args, opts = opts, context = context, began = began, attempts = 0, begun = false,
-    deadline = timeout and began + timeout, first = first and first > 0 and began + first or nil,
-    first_seconds = first or nil, chunks = laid.source == "chunks", is_events = core.calls[name].stream,
-  }, mt)
-  if self.is_events then
-    clocks(self, context, timeout)
-  else
-    self.headers_out, self.transfer_opts = context.headers, context.transfer
-  end
-  if context.progress then
-    self.progress_fn, self.tell_at = exchange.teller(context.progress, core.calls[name].method ~= "GET"), 0
-  end
-  waits_of(self)
-  local sent, message, err = send(self)
-  if not sent then return nil, message, err end
-  return self
-end
+M.send, M.wake_all, M.mt = send, wake_all, mt
 
 return M
