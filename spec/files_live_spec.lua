@@ -283,7 +283,8 @@ describe("the files of a real sandbox", function()
 
       row("are copied as trees, both ways", function()
         support.shell("cd " .. folder .. " && mkdir -p in/src/deep in/node_modules/x in/.git && cd in "
-          .. "&& echo one > src/1 && echo 'ü' > \"src/deep/ü b\" && ln -s ../1 src/deep/link && ln -s /nowhere broken && chmod 755 src/1 "
+          .. "&& echo one > src/1 && echo 'ü' > \"src/deep/ü b\" && ln -s ../1 src/deep/link "
+          .. "&& ln -s /nowhere broken && chmod 755 src/1 "
           .. "&& touch -d @1234567890 src/deep && echo x > node_modules/x/y && echo g > .git/c "
           .. "&& head -c 3000000 /dev/urandom > big && mkdir locked && echo 1 > locked/f && chmod 555 locked "
           .. "&& n=$(printf '%0200d' 0) && mkdir $n && echo long > $n/$n")
