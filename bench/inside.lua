@@ -12,8 +12,8 @@ local function run_true()
   assert(result.exit_code == 0, "it failed")
 end
 
--- Counts what comes as a program would that prints it, and keeps no more of it than such a program would want; by itself
--- a result has the newest 10 MiB.
+-- Counts what comes as a program would that prints it, and keeps no more of it than such a program wants; by itself a
+-- result has the newest 10 MiB.
 local function output(command, bytes)
   local seen = 0
   local result = assert(sandbox.commands:run(command, {
