@@ -586,7 +586,7 @@ describe("the daemon's files", function()
     local output = support.shell("curl -sS --unix-socket " .. daemon.path .. " -F 'file=@" .. home
       .. "/big;filename=copy' http://x/files && cmp " .. home .. "/big " .. home .. "/copy && echo same")
     assert.matches("same\n$", output)
-    if before then
+    if before and support.slack < 5 then -- a sanitizer keeps what is freed for a while
       assert.is_true(memory() - before < 16 * 1024, memory() - before)
     end
   end)
