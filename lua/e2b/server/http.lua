@@ -19,7 +19,7 @@ local ce = require("cqueues.errno")
 local cqueues = require("cqueues")
 local condition = require("cqueues.condition")
 local cs = require("cqueues.socket")
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local reasons = require("http.h1_reason_phrases")
 local reply = require("e2b.server.reply")
 local wire = require("e2b.server.wire")
@@ -172,7 +172,7 @@ local function write_stream(connection, head, answer, closing)
     gone = not connection:write(chunked and wire.chunk(piece) or piece, IDLE_TIMEOUT)
     return not gone or nil
   end
-  local ok, raised = http_util.yieldable_pcall(answer.stream, write)
+  local ok, raised = protect(answer.stream, write)
   if not ok then
     io.stderr:write("e2b-server: ", tostring(raised), "\n")
     return false -- an answer that was cut must not look whole
@@ -269,7 +269,7 @@ local function serve_all(self, socket)
   local ok, again
   repeat
     if not connection:wait(self.options.keep_alive or IDLE_TIMEOUT) then break end
-    ok, again = http_util.yieldable_pcall(serve, self, connection)
+    ok, again = protect(serve, self, connection)
     if not ok then io.stderr:write("e2b-server: ", tostring(again), "\n") end
   until not ok or not again
   connection:close()

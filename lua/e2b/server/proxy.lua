@@ -7,7 +7,7 @@ local cqueues = require("cqueues")
 local condition = require("cqueues.condition")
 local ce = require("cqueues.errno")
 local cs = require("cqueues.socket")
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local wire = require("e2b.server.wire")
 
 local proxy = {}
@@ -124,7 +124,7 @@ local function send(state, request, target, service)
   service:write(head, IDLE)
   state.pumping = true
   cqueues.running():wrap(function()
-    http_util.yieldable_pcall(pump_body, state, request, service, kind)
+    protect(pump_body, state, request, service, kind)
     state.pumping = false
     state.pumped:signal()
   end)
@@ -160,7 +160,7 @@ end
 function proxy.tunnel(one, other)
   local ended, running = condition.new(), true
   cqueues.running():wrap(function()
-    http_util.yieldable_pcall(copy, other, one)
+    protect(copy, other, one)
     running = false
     ended:signal()
   end)
@@ -268,7 +268,7 @@ function proxy.reply(target)
       client:shut()
     end
     local untrack = target.track and target.track(cut)
-    local ok, keep = http_util.yieldable_pcall(function()
+    local ok, keep = protect(function()
       if not send(state, request, target, service) then return false end
       watch_client(state, request, client, service)
       return pass_answer(state, request, client, service)

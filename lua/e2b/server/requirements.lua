@@ -23,13 +23,15 @@ local function widened(path)
   return path .. ";" .. table.concat(entries, ";")
 end
 
+---@param module string|nil what has to be there; nil: all that the server uses
 ---@return boolean|nil ok
 ---@return string|nil message what to install
-function requirements.load()
-  local ok, problem = pcall(require, "http.server")
+function requirements.load(module)
+  module = module or "http.server"
+  local ok, problem = pcall(require, module)
   if not ok then
     package.path = widened(package.path)
-    ok, problem = pcall(require, "http.server")
+    ok, problem = pcall(require, module)
   end
   if ok then return true end
   return nil, "the local server needs lua-http (apt-get install lua-http, or luarocks install http) for "

@@ -1,7 +1,7 @@
 --- What the daemon does with a request: CORS, access token, user, route, in this order.
 -- @module e2b.server.envd.app
 
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local reply = require("e2b.server.reply")
 local router = require("e2b.server.router")
 local text = require("e2b.server.text")
@@ -110,7 +110,7 @@ function app:handle(request)
   if request.method == "OPTIONS" and request.headers.origin and request.headers["access-control-request-method"] then
     answer = preflight(request)
   else
-    local ok, raised = http_util.yieldable_pcall(dispatch, self, request)
+    local ok, raised = protect(dispatch, self, request)
     answer = raised
     if not ok then
       answer = reply.of(raised)

@@ -3,7 +3,7 @@
 
 local cqueues = require("cqueues")
 local condition = require("cqueues.condition")
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local native = require("e2b.server.native")
 local connect = require("e2b.server.envd.connect")
 local json = require("e2b.server.json")
@@ -274,7 +274,7 @@ function methods:write(kind, bytes, request)
   end
   local mine = {}
   table.insert(self.writers, mine)
-  local ok, done, problem = http_util.yieldable_pcall(write_in_turn, self, kind, bytes, request, mine)
+  local ok, done, problem = protect(write_in_turn, self, kind, bytes, request, mine)
   for i, writer in ipairs(self.writers) do
     if writer == mine then table.remove(self.writers, i) end
   end

@@ -2,7 +2,7 @@
 -- @module e2b.server.envd.compose
 
 local sleep = require("cqueues").sleep
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local json = require("e2b.server.json")
 local text = require("e2b.server.text")
 local dirs = require("e2b.server.envd.dirs")
@@ -93,7 +93,7 @@ return function(daemon, request)
     files.fail(500, "error creating destination file: open ", temporary, ": ", message)
   end
   local raised
-  ok, raised = http_util.yieldable_pcall(assemble, file, temporary, destination, sources, user)
+  ok, raised = protect(assemble, file, temporary, destination, sources, user)
   if not ok then
     file:close()
     native.fs_unlink(paths.real(temporary))

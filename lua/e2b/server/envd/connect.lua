@@ -3,7 +3,7 @@
 -- @module e2b.server.envd.connect
 
 local monotime = require("cqueues").monotime
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local json = require("e2b.server.json")
 local message = require("e2b.server.envd.message")
 local packing = require("e2b.server.envd.packing")
@@ -174,7 +174,7 @@ function connect.service(router, path, handler, fields)
   end
   router:add("POST", path, function(request)
     if media_type(request) ~= UNARY then return unsupported("application/json, application/json; charset=utf-8") end
-    local ok, answer = http_util.yieldable_pcall(call, request)
+    local ok, answer = protect(call, request)
     if ok then return answer end
     return connect.unary_failure(failure_of(answer, request))
   end)
@@ -240,7 +240,7 @@ local function finish(request, write, run)
     gone = not write(value)
     return not gone
   end
-  local ok, raised = http_util.yieldable_pcall(run, send)
+  local ok, raised = protect(run, send)
   if not gone then write(end_of_stream(not ok and failure_of(raised, request) or nil)) end
 end
 
@@ -293,7 +293,7 @@ function connect.client_stream(router, path, handler, fields)
   end
   router:add("POST", path, function(request)
     if media_type(request) ~= STREAM then return unsupported(STREAM) end
-    local ok, answer = http_util.yieldable_pcall(call, request)
+    local ok, answer = protect(call, request)
     if not ok then return connect.stream_failure(failure_of(answer, request)) end
     return {
       status = 200, headers = { "content-type", STREAM, "connect-accept-encoding", "gzip" },

@@ -1,7 +1,7 @@
 --- The REST interface to files: what downloads, uploads and compositions have in common.
 -- @module e2b.server.envd.files
 
-local yieldable_pcall = require("http.util").yieldable_pcall
+local protect = require("e2b.server.protect")
 local clock = require("e2b.server.clock")
 local json = require("e2b.server.json")
 local native = require("e2b.server.native")
@@ -52,7 +52,7 @@ end
 -- Runs a handler that may be left early.
 local function guarded(handler)
   return function(request)
-    local ok, answer = yieldable_pcall(handler, request)
+    local ok, answer = protect(handler, request)
     if ok then return answer end
     if getmetatable(answer) == failure_meta then return answer.reply end
     error(answer, 0)

@@ -89,7 +89,6 @@ local function run(options, next_line, cqueues)
   local native = require("e2b.server.native")
   local json = require("e2b.server.json")
   local daemon = make_daemon(options)
-  require("e2b.server.clock").set()
   require("e2b.server.envd.users").setup(daemon)
   require("e2b.server.envd.paths").setup(daemon)
   local process = require("e2b.server.envd.process")
@@ -128,7 +127,8 @@ end
 ---The program. Returns only when it could not start.
 ---@return integer code for os.exit
 function main.main()
-  local ok, problem = require("e2b.server.requirements").load()
+  -- Of lua-http nothing else is used here, and a sandbox waits for its daemon.
+  local ok, problem = require("e2b.server.requirements").load("http.h1_reason_phrases")
   if ok then
     local cqueues = require("cqueues")
     local json = require("e2b.server.json")

@@ -2,7 +2,7 @@
 -- @module e2b.server.envd.process
 
 local cqueues = require("cqueues")
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local native = require("e2b.server.native")
 local json = require("e2b.server.json")
 local child = require("e2b.server.envd.child")
@@ -166,7 +166,7 @@ local function launch(request, message)
 end
 
 local function follow(self, listener, request, send, clock)
-  local ok, raised = http_util.yieldable_pcall(listener.run, listener, request, send, clock)
+  local ok, raised = protect(listener.run, listener, request, send, clock)
   self:unlisten(listener)
   if not ok then error(raised, 0) end
 end

@@ -2,7 +2,7 @@
 -- @module e2b.server.envd.upload
 
 local cqueues = require("cqueues")
-local http_util = require("http.util")
+local protect = require("e2b.server.protect")
 local json = require("e2b.server.json")
 local dirs = require("e2b.server.envd.dirs")
 local disposition = require("e2b.server.envd.disposition")
@@ -86,7 +86,7 @@ end
 -- Writes one file from `read` and describes it.
 local function store(upload, path, read)
   local file = open(path, upload.user)
-  local called, whole, problem, errno = http_util.yieldable_pcall(fill, file, path, read)
+  local called, whole, problem, errno = protect(fill, file, path, read)
   file:close()
   if not called then error(whole, 0) end
   if not whole then

@@ -3,7 +3,7 @@
 
 local condition = require("cqueues.condition")
 local cqueues = require("cqueues")
-local yieldable_pcall = require("http.util").yieldable_pcall
+local protect = require("e2b.server.protect")
 local json = require("e2b.server.json")
 local text = require("e2b.server.text")
 local connect = require("e2b.server.envd.connect")
@@ -94,7 +94,7 @@ end
 
 function watch.watch_dir(request, message, send)
   local watching = open(request, message)
-  local ok, problem = yieldable_pcall(stream, request, watching, send)
+  local ok, problem = protect(stream, request, watching, send)
   watching:close()
   if not ok then error(problem, 0) end
   if problem then fail("internal", problem) end
