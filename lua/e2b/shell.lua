@@ -19,6 +19,7 @@ local TURN = 0.02        -- seconds of output after which the keys get their tur
 local STALLED = 0.01     -- seconds until a terminal that takes nothing is tried again
 local BATCH = 65536      -- bytes of one request
 local TYPED = 1048576    -- bytes that are kept for sending; then the terminal has to wait
+local LAST_KEYS = 1      -- seconds for sending what was typed before the end
 local GRACE = 5          -- seconds for ending what was begun
 
 local UNBOUNDED = { request_timeout = 0 } -- a program that doesn't read its input is not a failure
@@ -44,7 +45,8 @@ local KNOWN = {
 ---@field screen e2b.ShellScreen
 ---@field typed string[] what is to be sent
 ---@field typed_bytes integer
----@field wake table<string, fun(...)?> who waits: "over", "typed", "room"
+---@field sending boolean? a request is on its way
+---@field wake table<string, fun(...)?> who waits: "over", "typed", "room", "sent"
 ---@field outcome table? how it ended
 
 -- Waits within the session -------------------------------------------------------------------------------------------
@@ -56,11 +58,11 @@ local function wake(session, what)
 end
 
 -- Waits for another task of the session.
-local function wait_for(session, what, loop)
+local function wait_for(session, what, loop, deadline)
   return tasks.await(function(done)
     session.wake[what] = done
     return function() session.wake[what] = nil end
-  end, nil, loop, true)
+  end, deadline, loop, true)
 end
 
 local function idle() return function() end end
@@ -139,7 +141,12 @@ local function read_keys(session)
         session.typed_bytes = session.typed_bytes + #typed
         wake(session, "typed")
       end
-      if action == "detach" then return finish(session, { detached = true }) end
+      if action == "detach" then
+        if session.typed_bytes > 0 or session.sending then
+          wait_for(session, "sent", nil, core.now() + LAST_KEYS)
+        end
+        return finish(session, { detached = true })
+      end
       if action == "help" and not show(session, keys.help(session.keys)) then return end
       while session.typed_bytes > TYPED do
         if not wait_for(session, "room") then return end
@@ -160,9 +167,12 @@ end
 
 local function send_keys(session)
   while true do
+    session.sending = false
     while session.typed_bytes == 0 do
+      wake(session, "sent")
       if not wait_for(session, "typed") then return end
     end
+    session.sending = true
     local ok, message, err = session.handle:send_stdin(take_typed(session), UNBOUNDED)
     -- That the process is gone, the output tells better.
     if not ok and err.kind ~= "not_found" and err.kind ~= "server" then return failed(session, message, err) end
