@@ -214,7 +214,7 @@ local function pump(stream, take, tell)
     end
     done = done + #bytes
     local more, why = take(bytes)
-    if more == false then
+    if more == false or more == nil and why ~= nil then
       stream:close()
       return require("e2b.errors").new("cancelled", {
         message = ("%s: stopped by the function of 'to' after %d bytes%s"):format(WHAT, done,

@@ -68,7 +68,7 @@ local function bar(label)
   local screen = terminal()
   if not screen then return nil end
   local state = { label = format.clean(label), began = core.now() }
-  local shown, next_at = false, 0
+  local shown, next_at = false, state.began + STEP
   local function show(done, total)
     local columns = screen:size()
     -- The last column stays free: some terminals go to the next line by themselves.
