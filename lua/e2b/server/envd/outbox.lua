@@ -9,7 +9,7 @@ local outbox = {}
 local methods = {}
 local meta = { __index = methods, __name = "e2b.server.outbox" }
 
-local FULL = 512 * 1024 -- bytes from which on the maker has to wait
+local FULL = 128 * 1024 -- bytes from which on the maker has to wait
 local KEEPALIVE = connect.envelope(0, '{"event":{"keepalive":{}}}')
 
 local monotime = cqueues.monotime
