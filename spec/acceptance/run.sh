@@ -69,6 +69,8 @@ for version in $js_versions; do
   cp "$root/spec/acceptance/sdk.mjs" "$at/sdk.mjs"
   real=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$at/node_modules/e2b/package.json")
   with_servers env SDK_VERSION="$real" "$node" "$at/sdk.mjs"
+  cp "$root/spec/acceptance/inside.mjs" "$at/inside.mjs"
+  with_servers env SDK_VERSION="$real" "$node" "$at/inside.mjs"
 done
 
 for version in $py_versions; do
@@ -86,6 +88,7 @@ for version in $py_versions; do
   fi
   real=$(PYTHONPATH="$at" "$python" -c 'import importlib.metadata as m; print(m.version("e2b"))')
   with_servers env PYTHONPATH="$at" SDK_VERSION="$real" "$python" "$root/spec/acceptance/sdk.py"
+  with_servers env PYTHONPATH="$at" SDK_VERSION="$real" "$python" "$root/spec/acceptance/inside.py"
 done
 
 exit "$failed"
