@@ -62,7 +62,8 @@ local guard = {}
 ---@class e2b.core.transfer_options
 ---@field timeout? number seconds from start() on, also while it waits for a connection; 0 or nil: none
 ---@field connect_timeout? number seconds for name, TCP and TLS
----@field idle_timeout? number seconds between two bytes of a body; doesn't run while the transfer is paused for us
+---@field idle_timeout? number seconds between two bytes of a body, and from the end of a request's streamed body to the
+---  answer; doesn't run while the transfer is paused for us
 ---@field max_bytes? integer cap on the answer's bytes after decoding
 ---@field headers? string[] name, value, name, value …; each takes the place of the target's header of that name
 ---@field stream? boolean the body is read with transfer:read(); implied for rows that are streams of events
