@@ -67,6 +67,15 @@ local function obey(json, process, line)
   return json.encode({ ok = true })
 end
 
+-- Not a generic for: on Lua 5.1 nothing can wait inside of its iterator.
+local function obey_all(json, process, next_line)
+  local line = next_line()
+  while line do
+    say(obey(json, process, line))
+    line = next_line()
+  end
+end
+
 -- Takes over the signals that matter before there are children and before anybody can know the socket.
 local function signals(daemon, process)
   local signal = require("cqueues.signal")
@@ -91,6 +100,7 @@ local function run(options, next_line, cqueues)
   local daemon = make_daemon(options)
   require("e2b.server.envd.users").setup(daemon)
   require("e2b.server.envd.paths").setup(daemon)
+  local protect = require("e2b.server.protect")
   local process = require("e2b.server.envd.process")
   -- Out of reach of the terminal that the server may run in; what loses its parent comes to this process.
   native.session()
@@ -107,12 +117,9 @@ local function run(options, next_line, cqueues)
   if not server then return nil, "cannot listen on " .. options.socket .. ": " .. problem end
   cq:wrap(watch)
   cq:wrap(function()
-    -- Not a generic for: on Lua 5.1 nothing can wait inside of its iterator.
-    local line = next_line()
-    while line do
-      say(obey(json, process, line))
-      line = next_line()
-    end
+    -- Whatever happens to the commands: without them nobody could end this process any more.
+    local fine, raised = protect(obey_all, json, process, next_line)
+    if not fine then io.stderr:write("e2b-server: ", tostring(raised), "\n") end
     server:close()
     finish(daemon, process)
   end)
