@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -35,7 +36,7 @@ typedef struct e2b_terminal {
     int is_raw;
     pid_t owner;             /* the process that made it raw; a forked child leaves it alone */
     pid_t guard;             /* 0: none */
-    int leash;               /* our end of the pipe to the guard, or -1 */
+    int leash;               /* our end of what ties the guard to us, or -1 */
     struct termios saved;
 } e2b_terminal;
 
@@ -83,7 +84,7 @@ static void stand_guard(int leash, int tty, pid_t parent, const struct termios *
     if (leash < 0 || tty < 0 || dup2(leash, 0) < 0 || dup2(tty, 1) < 0)
         _exit(1);
     close_from(2);
-    if (chdir("/") != 0)
+    if (chdir("/") != 0 || write(0, "", 1) != 1)
         _exit(1);
     do {
         one.fd = 0;
@@ -96,12 +97,30 @@ static void stand_guard(int leash, int tty, pid_t parent, const struct termios *
     _exit(0);
 }
 
+static void dismiss_guard(e2b_terminal *t)
+{
+    int status;
+    if (t->leash >= 0)
+        close(t->leash);
+    t->leash = -1;
+    /* 0 says that it is there and nobody has collected it, so the number is no other process's. A stopped one would
+     * not see the end of its leash. */
+    if (t->guard > 0 && t->owner == getpid() && waitpid(t->guard, &status, WNOHANG) == 0) {
+        kill(t->guard, SIGKILL);
+        while (waitpid(t->guard, &status, 0) < 0 && errno == EINTR)
+            continue;
+    }
+    t->guard = 0;
+}
+
 static int post_guard(e2b_terminal *t)
 {
     int ends[2], i, error;
+    char byte;
+    ssize_t n;
     sigset_t all, before;
     pid_t parent = getpid(), pid;
-    if (pipe(ends) != 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
         return errno;
     for (i = 0; i < 2; i++)
         fcntl(ends[i], F_SETFD, FD_CLOEXEC);
@@ -121,23 +140,14 @@ static int post_guard(e2b_terminal *t)
     }
     t->guard = pid;
     t->leash = ends[1];
-    return 0;
-}
-
-static void dismiss_guard(e2b_terminal *t)
-{
-    int status;
-    if (t->leash >= 0)
-        close(t->leash);
-    t->leash = -1;
-    /* 0 says that it is there and nobody has collected it, so the number is no other process's. A stopped one would
-     * not see its pipe. */
-    if (t->guard > 0 && t->owner == getpid() && waitpid(t->guard, &status, WNOHANG) == 0) {
-        kill(t->guard, SIGKILL);
-        while (waitpid(t->guard, &status, 0) < 0 && errno == EINTR)
-            continue;
-    }
-    t->guard = 0;
+    /* Not before it stands where no signal to our process group reaches it. */
+    do {
+        n = read(t->leash, &byte, 1);
+    } while (n < 0 && errno == EINTR);
+    if (n == 1)
+        return 0;
+    dismiss_guard(t);
+    return ECHILD;
 }
 
 /* ---- what Lua calls ---- */

@@ -69,8 +69,8 @@ describe("the core's terminal", function()
     local shown = #one.shown
     one:type("a\3\26\r\4\28")
     one:expect("a<3><26><13><4><28>")
-    assert.equal("a<3><26><13><4><28>\r\n", one:look():sub(shown + 1))
     assert.equal(0, one:wait())
+    assert.equal("a<3><26><13><4><28>\r\n", one:look():sub(shown + 1))
     assert.equal(one.before, one:settings())
   end)
 
@@ -204,23 +204,23 @@ describe("the core's terminal", function()
 
   it("gives the guard none of our descriptors, and leaves none behind", function()
     local one = at([[
-      local function fds(pid)
-        return count("ls /proc/" .. pid .. "/fd")
-      end
+      local fds = require("spec.support.support").fd_count
       local own = core.getpid()
       collectgarbage() collectgarbage()
-      local before = fds(own)
+      local before = fds()
       assert(t:raw())
       local guard = io.popen("pgrep -P " .. own .. " -x " .. "$(ps -o comm= -p " .. own .. ")"):read("*n")
       assert(guard, "no guard")
       collectgarbage() collectgarbage()
-      assert(fds(guard) == 2, "the guard has " .. fds(guard))
+      local its = count("ls /proc/" .. guard .. "/fd")
+      assert(its == 2, "the guard has " .. its)
       t:restore()
       collectgarbage() collectgarbage()
-      assert(fds(own) == before, "ours: " .. fds(own) .. " not " .. before)
-      for _ = 1, 20 do assert(core.terminal(0, 1)) end
+      assert(fds() == before, "ours: " .. fds() .. " not " .. before)
+      local function make() for _ = 1, 20 do assert(core.terminal(0, 1)) end end
+      make()
       collectgarbage() collectgarbage()
-      assert(fds(own) == before, "after making some: " .. fds(own) .. " not " .. before)
+      assert(fds() == before, "after making some: " .. fds() .. " not " .. before)
       print("same")
     ]])
     one:expect("same")
