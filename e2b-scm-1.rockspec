@@ -148,6 +148,7 @@ build = {
     ["e2b.server.platform.templates"] = "lua/e2b/server/platform/templates.lua",
     ["e2b.server.platform.traffic"] = "lua/e2b/server/platform/traffic.lua",
     ["e2b.server.platform.volumes"] = "lua/e2b/server/platform/volumes.lua",
+    ["e2b.server.protect"] = "lua/e2b/server/protect.lua",
     ["e2b.server.proxy"] = "lua/e2b/server/proxy.lua",
     ["e2b.server.reply"] = "lua/e2b/server/reply.lua",
     ["e2b.server.requirements"] = "lua/e2b/server/requirements.lua",
@@ -164,6 +165,7 @@ build = {
     ["e2b.shell_keys"] = "lua/e2b/shell_keys.lua",
     ["e2b.shell_screen"] = "lua/e2b/shell_screen.lua",
     ["e2b.stream"] = "lua/e2b/stream.lua",
+    ["e2b.stream_open"] = "lua/e2b/stream_open.lua",
     ["e2b.stream_write"] = "lua/e2b/stream_write.lua",
     ["e2b.suggest"] = "lua/e2b/suggest.lua",
     ["e2b.table_view"] = "lua/e2b/table_view.lua",
@@ -225,6 +227,7 @@ build = {
     ["e2b.server.native"] = {
       sources = {
         "csrc/server/base64.c",
+        "csrc/server/child.c",
         "csrc/server/deflate.c",
         "csrc/server/file.c",
         "csrc/server/fs.c",
