@@ -262,6 +262,8 @@ describe("a watcher", function()
     end
     raises("for event in watcher:events() do", files.watch_dir, files, "d", print)
     raises("did you mean 'include_entry'?", files.watch_dir, files, "d", { includeEntry = true })
+    raises("the events come from watcher:next()", files.watch_dir, files, "d", { on_event = print })
+    raises("watcher:next() says how the watch ended", files.watch_dir, files, "d", { onExit = print })
     raises("bad option 'recursive'", files.watch_dir, files, "d", { recursive = 1 })
     raises("bad option 'timeout'", files.watch_dir, files, "d", { timeout = -1 })
     raises("write watcher:next()", watcher.next)
