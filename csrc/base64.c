@@ -38,9 +38,9 @@ static inline uint32_t group(const unsigned char *s)
 
 static inline void put(char *to, uint32_t v)
 {
-    to[0] = (char)v;
-    to[1] = (char)(v >> 8);
-    to[2] = (char)(v >> 16);
+    to[0] = (char)(v & 255);
+    to[1] = (char)(v >> 8 & 255);
+    to[2] = (char)(v >> 16 & 255);
 }
 
 size_t e2b_base64_size(size_t len)
@@ -62,8 +62,9 @@ void e2b_base64_encode(const char *from, size_t len, char *to)
         uint32_t v = (uint32_t)s[0] << 16 | (len > 1 ? (uint32_t)s[1] << 8 : 0);
         *to++ = letters[v >> 18];
         *to++ = letters[v >> 12 & 63];
-        *to++ = len > 1 ? letters[v >> 6 & 63] : '=';
-        *to = '=';
+        to[0] = to[1] = '=';
+        if (len > 1)
+            to[0] = letters[v >> 6 & 63];
     }
 }
 
@@ -101,9 +102,9 @@ size_t e2b_base64_decode(const char *from, size_t len, char *to)
     if (len > 0) {
         uint32_t a = places[0][s[0]] | places[1][s[1]] | (len == 3 ? places[2][s[2]] : 0);
         v |= a;
-        *to++ = (char)a;
+        *to++ = (char)(a & 255);
         if (len == 3)
-            *to++ = (char)(a >> 8);
+            *to++ = (char)(a >> 8 & 255);
     }
     return (v & BAD) ? E2B_BASE64_BAD : (size_t)(to - start);
 }

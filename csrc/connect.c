@@ -300,7 +300,7 @@ static int skip_back(scan *s, char c)
 static int find_output(const envelope *e, scan *text)
 {
     scan s;
-    int which;
+    int which, i;
     s.at = e->payload;
     s.end = e->payload + e->len;
     if (!SKIP(&s, "{") || !SKIP(&s, "\"event\"") || !SKIP(&s, ":") || !SKIP(&s, "{") || !SKIP(&s, "\"data\"") ||
@@ -309,7 +309,11 @@ static int find_output(const envelope *e, scan *text)
     which = SKIP(&s, "\"stdout\"") ? 0 : SKIP(&s, "\"stderr\"") ? 1 : SKIP(&s, "\"pty\"") ? 2 : -1;
     if (which < 0 || !SKIP(&s, ":") || !SKIP(&s, "\""))
         return -1;
-    if (!skip_back(&s, '}') || !skip_back(&s, '}') || !skip_back(&s, '}') || !skip_back(&s, '"'))
+    for (i = 0; i < 3; i++) {
+        if (!skip_back(&s, '}'))
+            return -1;
+    }
+    if (!skip_back(&s, '"'))
         return -1;
     *text = s;
     return which;

@@ -110,94 +110,6 @@ static int find_field(const struct page *page, const e2b_field *fields, const ch
     return -1;
 }
 
-/* A string of digits, which may have a sign. */
-static int parse_int64(const char *s, size_t len, long long *n)
-{
-    unsigned long long value = 0, max = 9223372036854775807ull;
-    size_t i = 0;
-
-    if (len > 0 && s[0] == '-') {
-        max++;
-        i = 1;
-    }
-    if (i == len)
-        return 0;
-    for (; i < len; i++) {
-        unsigned digit = (unsigned)(unsigned char)s[i] - '0';
-        if (digit > 9 || value > (max - digit) / 10)
-            return 0;
-        value = value * 10 + digit;
-    }
-    *n = s[0] == '-' ? (long long)(0 - value) : (long long)value;
-    return 1;
-}
-
-static int read_int64(struct walk *w, const struct e2b_place *at)
-{
-    lua_State *L = w->L;
-    int type = lua_type(L, -1);
-    long long n;
-
-    if (type == LUA_TSTRING) {
-        size_t len;
-        const char *s = lua_tolstring(L, -1, &len);
-        if (!parse_int64(s, len, &n))
-            return complain(w, at, "a whole number expected, got another string");
-    } else if (type == LUA_TNUMBER) {
-        double d = (double)lua_tonumber(L, -1);
-        if (!(d >= -9223372036854775808.0 && d < 9223372036854775808.0) || d != (double)(long long)d)
-            return complain(w, at, "a whole number expected, got another number");
-        n = (long long)d;
-    } else {
-        return mismatch(w, at, "a whole number");
-    }
-    lua_pop(L, 1);
-    e2b_pushwhole(L, n);
-    return 1;
-}
-
-static int read_bytes(struct walk *w, const struct e2b_place *at)
-{
-    lua_State *L = w->L;
-    size_t len, size;
-    const char *s = lua_tolstring(L, -1, &len);
-    char *to = (char *)e2b_newuserdata(L, len / 4 * 3 + 3 + E2B_BASE64_SLACK);
-
-    size = e2b_base64_decode(s, len, to);
-    if (size == E2B_BASE64_BAD)
-        return complain(w, at, "this is not base64");
-    lua_pushlstring(L, to, size);
-    lua_replace(L, -3);
-    lua_pop(L, 1);
-    return 1;
-}
-
-/* A word by its name, or by its number, from 1 on. */
-static int read_enum(struct walk *w, const e2b_shape *shape, const struct e2b_place *at)
-{
-    lua_State *L = w->L;
-    int type = lua_type(L, -1);
-    const e2b_field *field = shape->fields;
-
-    if (type == LUA_TSTRING) {
-        size_t len;
-        const char *s = lua_tolstring(L, -1, &len);
-        while (field->wire != NULL && (field->wire_len != len || memcmp(field->wire, s, len) != 0))
-            field++;
-    } else if (type == LUA_TNUMBER) {
-        double d = (double)lua_tonumber(L, -1), i = 1;
-        while (field->wire != NULL && d != i) {
-            field++;
-            i++;
-        }
-    } else {
-        return mismatch(w, at, "a word");
-    }
-    lua_pop(L, 1);
-    lua_pushstring(L, field->wire != NULL ? field->name : NULL);
-    return 1;
-}
-
 /* Makes the string, number or boolean on top what its shape says; nil when it is an empty text or null. */
 static inline int read_scalar(struct walk *w, const e2b_shape *shape, const struct e2b_place *at)
 {
@@ -236,16 +148,12 @@ static inline int read_scalar(struct walk *w, const e2b_shape *shape, const stru
         lua_pushnil(L);
         return 1;
     }
-    if (kind == E2B_INT64)
-        return read_int64(w, at);
-    if (kind == E2B_ENUM)
-        return read_enum(w, shape, at);
-    if (kind == E2B_BYTES && type == LUA_TSTRING)
-        return read_bytes(w, at);
+    if (kind >= E2B_INT64)
+        return e2b_scalar_read(L, shape, at, w->message);
     return mismatch(w, at,
                     kind == E2B_BOOL   ? "a boolean"
                     : kind == E2B_TIME ? "a time"
-                    : kind <= E2B_TEXT || kind == E2B_BYTES ? "a string"
+                    : kind <= E2B_TEXT ? "a string"
                                        : "a number");
 }
 

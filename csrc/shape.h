@@ -89,6 +89,10 @@ extern const e2b_shape e2b_process_end, e2b_watch_event;
 
 extern const e2b_shape e2b_shape_any;
 
+/* scalar.c: the value on top becomes what a shape of E2B_INT64, E2B_BYTES or E2B_ENUM says. 0: the message says why not,
+ * and the stack is anything. */
+int e2b_scalar_read(lua_State *L, const e2b_shape *shape, const struct e2b_place *at, char *message);
+
 /* unshape.c: the reverse. The Lua value on top of the stack becomes a copy that cjson can encode; `name` is what
  * messages call it. 1: done, with the copy in its place (nil when nothing is to be sent). 0: the message in its place. */
 int e2b_shape_write(lua_State *L, const e2b_shape *shape, const char *name);

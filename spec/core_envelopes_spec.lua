@@ -331,16 +331,13 @@ describe("a reader that rests", function()
 
   for _, mode in ipairs({ "perform", "sockets" }) do
     it("takes a gigabyte through a buffer that stays small (" .. mode .. ")", function()
-      local server = watched.peer(([[
-        local stream = require("spec.support.stream_peer")
-        local core = require("e2b.core")
-      ]]) .. envelopes.handler .. [[
-        begin()
+      local server = watched.peer(envelopes.handler .. [[
+        local stream, mime = require("spec.support.stream_peer"), require("mime")
+        begin({ Connection = "close" })
         local size, at = tonumber(request.headers["x-size"]), 0
-        local cache, period = {}, 0
         while at < size do
           local n = math.min(32768, size - at)
-          local text = core.base64_encode(stream.bytes(at, n))
+          local text = mime.b64(stream.bytes(at, n))
           if not send('{"event":{"data":{"stdout":"' .. text .. '"}}}') then return end
           at = at + n
         end
@@ -378,7 +375,8 @@ describe("a reader that rests", function()
             if kind == "end" then ended = value return end
             at = stream.check(at, value)
           end)
-          assert(transfer:result())
+          local ok, facts = transfer:result()
+          assert(ok, not ok and facts.cause .. ": " .. facts.text)
           assert(at == size and ended.exited and ended.exit_code == 0, at)
         end
         run(3000000)
