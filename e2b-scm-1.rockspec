@@ -206,6 +206,7 @@ build = {
         "csrc/receive.c",
         "csrc/request.c",
         "csrc/result.c",
+        "csrc/scalar.c",
         "csrc/sha256.c",
         "csrc/shape.c",
         "csrc/slot.c",
