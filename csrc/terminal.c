@@ -100,6 +100,7 @@ static void stand_guard(int leash, int tty, pid_t parent, const struct termios *
 static void dismiss_guard(e2b_terminal *t)
 {
     int status;
+    pid_t collected;
     if (t->leash >= 0)
         close(t->leash);
     t->leash = -1;
@@ -107,8 +108,9 @@ static void dismiss_guard(e2b_terminal *t)
      * not see the end of its leash. */
     if (t->guard > 0 && t->owner == getpid() && waitpid(t->guard, &status, WNOHANG) == 0) {
         kill(t->guard, SIGKILL);
-        while (waitpid(t->guard, &status, 0) < 0 && errno == EINTR)
-            continue;
+        do {
+            collected = waitpid(t->guard, &status, 0);
+        } while (collected < 0 && errno == EINTR);
     }
     t->guard = 0;
 }
