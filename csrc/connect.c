@@ -235,7 +235,7 @@ static void on_end(lua_State *L, e2b_transfer *t, const envelope *e)
     static const char *const error[] = { "error" };
     int top = lua_gettop(L), which, is_shaped;
     if (!push_object(L, e->payload, e->len)) {
-        fail(t, "the end of the stream is not JSON");
+        fail(t, "the end of the stream is not a JSON object");
         return;
     }
     which = push_member(L, error, 1);
@@ -394,7 +394,7 @@ static int next(lua_State *L, e2b_transfer *t)
             continue;
         if (e.len > 0) {
             if (!push_object(L, e.payload, e.len))
-                return fail(t, "an event of the stream is not JSON");
+                return fail(t, "an event of the stream is not a JSON object");
             n = (t->call->flags & E2B_WATCH) ? push_watch(L, t) : push_process(L, t);
         }
         if (b->len == 0) /* failed */

@@ -76,7 +76,7 @@ describe("an envelope", function()
       '{"event":{"data":{"stdout":"YQ=="}}}\0', ("["):rep(200), ('{"event":'):rep(300),
     }) do
       broken(("send(%s) finish()"):format(support.serialize(payload):gsub("^return ", "")),
-        "an event of the stream is not JSON")
+        "an event of the stream is not a JSON object")
     end
   end)
 
@@ -152,7 +152,7 @@ end)
 describe("the end of a stream", function()
   it("is one JSON object, and the last", function()
     for _, payload in ipairs({ "", "x", "[]", "null", '{"error"' }) do
-      broken(("finish(%q)"):format(payload), "the end of the stream is not JSON")
+      broken(("finish(%q)"):format(payload), "the end of the stream is not a JSON object")
     end
     broken("finish('{\"error\":\"x\"}')", "the end of the stream has the wrong shape")
     broken([[conn:chunk(envelope("{}", 2) .. "x") conn:chunk("")]], "bytes follow the end of the stream")
