@@ -243,13 +243,25 @@ static int terminal_size(lua_State *L)
     return 2;
 }
 
-/* terminal:raw() -> true | nil, message */
+/* A shell gives it back cooked to a process that was stopped; one in the background keeps its hands off. */
+static void keep_raw(const e2b_terminal *t)
+{
+    struct termios now;
+    pid_t front = tcgetpgrp(t->in);
+    if ((front < 0 || front == getpgrp()) && tcgetattr(t->in, &now) == 0 && !looks_raw(&now)) {
+        make_raw(&now);
+        tcsetattr(t->in, TCSANOW, &now);
+    }
+}
+
+/* terminal:raw() -> true | nil, message. Once more: makes sure of it. */
 static int terminal_raw(lua_State *L)
 {
     e2b_terminal *t = check(L);
     struct termios raw;
     int error;
     if (t->is_raw && t->owner == getpid()) {
+        keep_raw(t);
         lua_pushboolean(L, 1);
         return 1;
     }

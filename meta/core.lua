@@ -283,7 +283,8 @@ function core.terminal(input, output) end
 function terminal:size() end
 
 --- Every key arrives as it is typed and nothing is echoed. A guard process puts the terminal back should this process
---- end without having done so, by SIGKILL for example; it is not there any more after restore() and close().
+--- end without having done so, by SIGKILL for example; it is not there any more after restore() and close(). Called
+--- again, it makes the terminal raw again, should somebody have changed that.
 ---@return true|nil ok
 ---@return string|nil message
 function terminal:raw() end

@@ -139,6 +139,20 @@ describe("sandbox:shell", function()
     one:expect("result\t0")
   end)
 
+  it("is raw again when the process was stopped and goes on", function()
+    local one = sit("show(sandbox:shell())")
+    one:expect("$ ")
+    posix.kill(one.pid, 19) -- SIGSTOP
+    support.shell("stty sane <" .. one.path)
+    assert.is_false(one:is_raw())
+    posix.kill(one.pid, 18) -- SIGCONT
+    support.wait_for(function() return one:is_raw() end, 5, "a raw terminal")
+    one:type("exit 6\r")
+    one:expect("result\t6")
+    assert.equal(0, one:wait())
+    assert.equal(one.before, one:settings())
+  end)
+
   it("gets keys through a flood of output", function()
     local one = sit("show(sandbox:shell({ cmd = 'yes' }))")
     one:expect("y\r\ny\r\n")

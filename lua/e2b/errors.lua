@@ -44,6 +44,7 @@ local M = {}
 ---@field os_errno integer? with a local file: the system's error number
 ---@field pid integer? of the process that a broken stream was about: connect to it again
 ---@field exit_code integer? with exit
+---@field reason string? of sandbox.git: "no_upstream"
 ---@field stdout string? with exit
 ---@field stderr string? with exit
 ---@field result e2b.CommandResult? with exit

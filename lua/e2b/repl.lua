@@ -10,7 +10,7 @@ function M.start(to, write)
   to.e2b, to.Sandbox, to.Template = e2b, e2b.Sandbox, e2b.Template
   write(("e2b %s on %s: e2b.help(), e2b.help(Sandbox), e2b.check()"):format(e2b.version, _VERSION))
   if os.getenv("E2B_API_KEY") then
-    write("try:  =Sandbox.list():next_items()")
+    write("try:  =Sandbox.list():next_items()  or  s = Sandbox.create() s:shell()")
   else
     write("E2B_API_KEY is not set; e2b.check() says what to do, and bin/e2b-server is a service to try things on")
   end

@@ -182,6 +182,7 @@ end
 local function watch_size(session)
   local cols, rows = session.cols, session.rows
   while pause(LOOK) do
+    session.terminal:raw() -- it is not any more when this process was stopped meanwhile
     local new_cols, new_rows = session.terminal:size()
     if new_cols ~= cols or new_rows ~= rows then
       -- When it could not be told, it is told with the next look.
