@@ -102,11 +102,11 @@ for _, isolation in ipairs({ true, false }) do
     end)
 
     it("happens at the end of its time when it was made so", function()
-      local brief = sandboxes.create(server, { timeout = 1, autoPause = true })
+      local brief = sandboxes.create(server, { timeout = 3, autoPause = true })
       local stream = brief:start("while :; do date +%N > count; sleep 0.02; done")
       stream:event()
       local path = sandboxes.tree(folder, brief.id) .. "/root/home/user/count"
-      support.wait_for(function() return brief.client:info(brief.id).state == "paused" end, 5, "the pause")
+      support.wait_for(function() return brief.client:info(brief.id).state == "paused" end, 10, "the pause")
       assert.has_error(function() stream:rest() end)
       local before = support.read_file(path)
       support.sleep(0.1)

@@ -11,7 +11,7 @@ local wire = require("e2b.server.wire")
 
 local forward = {}
 
-local ATTEMPTS, PAUSE = 5, 0.1 -- a service that has just been started needs a moment
+local ATTEMPTS, PAUSE = 5, 0.1 -- seconds, each longer by that: a service that has just been started needs a moment
 local LISTENING = "0A"
 
 -- The inodes of the sockets that listen on a port.
@@ -71,7 +71,7 @@ function forward.handle(request)
         service:close()
       end }
     end
-    if attempt < ATTEMPTS then cqueues.sleep(PAUSE) end
+    if attempt < ATTEMPTS then cqueues.sleep(PAUSE * attempt) end
   end
   return reply.failure(502, "nothing listens there")
 end

@@ -20,15 +20,17 @@ local COMMAND_TIMEOUT = 30
 local STOP_TIMEOUT = 3 -- seconds a daemon without walls has to end its children
 local KILL = 9
 
--- What the sanitizers and a debugger's malloc need in every process.
-local PASSED_ON = { "LD_PRELOAD", "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS" }
+-- How the sanitizers are told what to do, where a daemon runs under them.
+local PASSED_ON = { "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS" }
 
-local function environment(id)
+local function environment(id, isolated)
   local env = {
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "E2B_SANDBOX_ID=" .. id,
   }
   for _, name in ipairs(PASSED_ON) do
     local value = os.getenv(name)
+    -- Behind walls the file of known leaks is not to be seen.
+    if value and isolated then value = name == "LSAN_OPTIONS" and "" or value .. ":detect_leaks=0" end
     if value then env[#env + 1] = name .. "=" .. value end
   end
   return env
@@ -107,7 +109,8 @@ end
 ---@return string|nil message
 function daemon.start(start)
   local process, message = native.spawn({
-    argv = start.argv, env = environment(start.id), cwd = "/", stdin = "pipe", stdout = "pipe", stderr = "inherit",
+    argv = start.argv, env = environment(start.id, start.setup.isolated), cwd = "/",
+    stdin = "pipe", stdout = "pipe", stderr = "inherit",
   })
   if not process then return nil, message end
   local self = setmetatable({

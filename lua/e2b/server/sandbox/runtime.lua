@@ -56,12 +56,13 @@ local function search_path(path, here, binds)
   return table.concat(direct, ";"), table.concat(bundled, ";")
 end
 
+-- The name it was called by counts for more than the file it is: it may be a wrapper that makes it work.
 local function interpreter()
-  local program = native.fs_readlink("/proc/self/exe")
-  if program then return program end
   local arguments, first = rawget(_G, "arg"), 0
   while arguments and arguments[first - 1] do first = first - 1 end
-  return first < 0 and arguments[first] or "lua"
+  local called = arguments and arguments[first]
+  if called and called:find("^/.*/lua[^/]*$") and not called:find("%.lua$") then return called end
+  return native.fs_readlink("/proc/self/exe") or (first < 0 and called) or "lua"
 end
 
 local function script(path, cpath)
@@ -78,10 +79,12 @@ function runtime.find()
   local cpath, bundled_cpath = search_path(package.cpath, here, binds)
   local program = interpreter()
   if not is_system(program) then
-    -- A Lua of one's own: the program and the library folder beside it, at their own places.
+    -- A Lua of one's own: the program and the folder of its libraries, at their own places.
     binds[#binds + 1] = { program, program }
-    local prefix = program:match("^(.*)/bin/[^/]+$")
-    if prefix then binds[#binds + 1] = { prefix .. "/lib", prefix .. "/lib" } end
+    local folder = program:match("^(.*)/[^/]+$")
+    local prefix = folder:match("^(.*)/bin$")
+    if prefix then folder = prefix .. "/lib" end
+    binds[#binds + 1] = { folder, folder }
   end
   return {
     program = program, direct = script(path, cpath), isolated = script(bundled_path, bundled_cpath), binds = binds,
