@@ -207,6 +207,8 @@ assert(core.fs_remove(folder))
 local packer = core.deflate()
 assert(#(packer:write(("p"):rep(900)) .. packer:write("", "finish")) > 20)
 assert(#core.sha256("x") == 32)
+local terminal, no_terminal = core.terminal(0, 0)
+assert(terminal or no_terminal == "the input is not a terminal")
 
 if phase == "recover" then
   target, stream, upload, never, switched, value, facts = nil -- luacheck: ignore 311 532
