@@ -81,13 +81,13 @@ local PRELUDE = [[
 local LOOP = [[
   local FACTS = '{"sandboxID":"i1","templateID":"base","envdVersion":"VERSION","state":"running",'
     .. '"startedAt":"2026-01-01T00:00:00Z","endAt":"2036-01-01T00:00:00Z","cpuCount":1,"memoryMB":1,"diskSizeMB":1,'
-    .. '"envdAccessToken":"tok-1"}'
+    .. '"envdAccessToken":"TOKEN"}'
   conn:serve(function(received)
     request = received
     local name = request.path:gsub("%?.*$", ""):match("([%w]+)$")
     if request.method == "POST" and request.path == "/v2/sandboxes" then return conn:respond(201, FACTS) end
     if request.path:find("^/v2/sandboxes%?") or request.path == "/v2/sandboxes" then
-      return conn:respond(200, "[" .. FACTS:gsub(',"envdAccessToken":"tok%-1"', "") .. "]")
+      return conn:respond(200, "[" .. FACTS:gsub(',"envdAccessToken":"[^"]*"', "") .. "]")
     end
     if request.path:find("^/sandboxes/") then
       if request.method == "GET" then return conn:respond(200, FACTS) end
@@ -104,11 +104,11 @@ local LOOP = [[
 
 --- Starts one.
 ---@param source string
----@param options? { version: string?, watched: table?, client: table? } watched: of exchange.watch()
+---@param options? { version: string?, token: string?, watched: table?, client: table? } watched: of exchange.watch()
 ---@return table server a peer; with `client`, and `sandbox()` for a new object
 function envd_peer.start(source, options)
   options = options or {}
-  local loop = LOOP:gsub("VERSION", options.version or "0.6.13")
+  local loop = LOOP:gsub("VERSION", options.version or "0.6.13"):gsub("TOKEN", options.token or "tok-1")
   local handler = PRELUDE .. source .. "\n" .. loop
   local server = options.watched and options.watched.peer(handler) or peer.start(handler)
   server.client = platform.client_of(server, options.client)
