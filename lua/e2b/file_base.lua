@@ -69,6 +69,45 @@ end
 -- ENOSPC, EDQUOT of Linux, EDQUOT of BSD and macOS
 local NO_SPACE = { [28] = true, [122] = true, [69] = true }
 
+--- Whether an error of the system's is a full disk.
+---@param errno integer?
+---@return boolean
+function M.is_full(errno)
+  return NO_SPACE[errno or 0] == true
+end
+
+-- Whether a text is UTF-8: the calls that are JSON can carry no other path.
+local function is_utf8(text)
+  local at = text:find("[\128-\255]")
+  while at do
+    local _, stop = text:find("^[\194-\223][\128-\191]", at)
+    if not stop then _, stop = text:find("^[\224-\239][\128-\191][\128-\191]", at) end
+    if not stop then _, stop = text:find("^[\240-\244][\128-\191][\128-\191][\128-\191]", at) end
+    -- Spellings that are longer than they need be, halves of pairs, and what comes after the last character.
+    if not stop or text:find("^\224[\128-\159]", at) or text:find("^\237[\160-\191]", at)
+      or text:find("^\240[\128-\143]", at) or text:find("^\244[\144-\191]", at) then
+      return false
+    end
+    at = text:find("[\128-\255]", stop + 1)
+  end
+  return true
+end
+
+--- Whether a file in the sandbox can be renamed to a path.
+---@param path string
+---@param what string the operation
+---@param link table
+---@return true? ok
+---@return string? message
+---@return e2b.Error? err
+function M.renamable(path, what, link)
+  if is_utf8(path) then return true end
+  return errors.new("invalid_argument", {
+    message = what .. ": atomic = true needs a path in UTF-8: other names can be written, but not renamed",
+    operation = what, sandbox_id = link.sandbox_id, sent = "no", bytes_sent = 0, attempts = 0, retryable = false,
+  })
+end
+
 --- A failure with a file on this side.
 ---@param what string the operation
 ---@param text string what the core said, with the path in it

@@ -194,14 +194,28 @@ end
 local function taker(to)
   if type(to) == "function" then return to end
   return function(bytes)
-    local ok, message = to:write(bytes)
-    return ok and true, message
+    local ok, message, errno = to:write(bytes)
+    return ok and true or false, message, errno
   end
 end
 
--- Hands each piece to the caller's function.
-local function pump(stream, take, tell)
-  local done = 0
+-- Why no more pieces are taken.
+local function stopped(link, to, done, why, errno)
+  local is_file = type(to) ~= "function"
+  if is_file and base.is_full(errno) then
+    local text = ("cannot write the open file after %d bytes: %s"):format(done, why)
+    return base.local_failure(WHAT, text, errno, nil, link)
+  end
+  return require("e2b.errors").new("cancelled", {
+    message = ("%s: stopped by the %s of 'to' after %d bytes%s"):format(WHAT, is_file and "file" or "function", done,
+      why ~= nil and ": " .. format.clean(why) or ""),
+    operation = WHAT, sandbox_id = link.sandbox_id, retryable = false,
+  })
+end
+
+-- Hands each piece to the caller's function or file.
+local function pump(link, stream, to, tell)
+  local done, take = 0, taker(to)
   while true do
     local bytes, message, err = stream:read()
     if bytes == nil then
@@ -209,18 +223,19 @@ local function pump(stream, take, tell)
         stream:close()
         return nil, message, err
       end
+      if type(to) ~= "function" then
+        -- What the file's buffer still holds must have been written, too.
+        local flushed, why, errno = to:flush()
+        if not flushed then return stopped(link, to, done, why, errno) end
+      end
       if tell then tell(done, done, true) end
       return done
     end
     done = done + #bytes
-    local more, why = take(bytes)
+    local more, why, errno = take(bytes)
     if more == false or more == nil and why ~= nil then
       stream:close()
-      return require("e2b.errors").new("cancelled", {
-        message = ("%s: stopped by the function of 'to' after %d bytes%s"):format(WHAT, done,
-          why ~= nil and ": " .. format.clean(why) or ""),
-        operation = WHAT, retryable = false,
-      })
+      return stopped(link, to, done, why, errno)
     end
     if tell then
       local _, _, total = stream:progress()
@@ -233,12 +248,11 @@ local function to_function(link, path, opts, tell)
   local stream, message, err = M.open(link, path, opts, WHAT)
   if not stream then return nil, message, err end
   local raised, value
-  raised, value, message, err = waits.pcall(pump, stream, taker(opts.to), tell)
+  raised, value, message, err = waits.pcall(pump, link, stream, opts.to, tell)
   if not raised then
     stream:close()
     error(value, 0)
   end
-  if err and not err.sandbox_id then err.sandbox_id = link.sandbox_id end
   return value, message, err
 end
 

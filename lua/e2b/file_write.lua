@@ -391,6 +391,7 @@ function M.write(link, path, data, opts)
   opts = base.options(opts, OPTIONS, WHAT)
   local headers = metadata.headers(opts.metadata, WHAT)
   local ok, message, err = M.metadata_gate(link, headers, WHAT)
+  if ok and opts.atomic then ok, message, err = base.renamable(path, WHAT, link) end
   if not ok then return nil, message, err end
   local tell = progress.of(opts.progress, path, WHAT)
   return M.put(link, path, source, opts, WHAT, headers, tell)

@@ -146,6 +146,8 @@ local function unpack_message(packed)
 end
 
 local function decode(fields, text)
+  -- Unlike Go's other reader of JSON, that of protobuf refuses these. A path with bytes replaced would be another path.
+  if json.clean(text) ~= text then connect.raise("invalid_argument", "unmarshal message: invalid UTF-8 in string") end
   local value, problem = message.decode(fields, text)
   if not value then connect.raise("invalid_argument", "unmarshal message: " .. problem) end
   return value
