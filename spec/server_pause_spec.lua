@@ -143,6 +143,37 @@ for _, isolation in ipairs({ true, false }) do
       support.wait_for(function() return not sandboxes.tree(folder, one.id) end, 5, "its tree to go")
     end)
 
+    it("is short for a fork and a snapshot, which have copies of its files from then on", function()
+      counter()
+      one:shell("mkdir d && echo before > d/file && ln -s d/file link && chmod 4750 d")
+      local forks = one.client:post("/v2/sandboxes/" .. one.id .. "/fork", { timeout = 60, count = 2 })
+      assert.equal(201, forks.status)
+      local shot = one.client:post("/sandboxes/" .. one.id .. "/snapshots", { name = "shot" })
+      assert.equal(201, shot.status)
+      one:shell("echo after > d/file")
+      local before = file()
+      support.wait_for(function() return (file() or 0) > before end, 5, "the counter to go on")
+      local copies = { sandboxes.create(server, { templateID = shot.json.snapshotID }) }
+      for i = 1, 2 do
+        local made = forks.json[i].sandbox
+        copies[i + 1] = sandboxes.of(server, made.sandboxID, made.envdAccessToken)
+      end
+      for _, copy in ipairs(copies) do
+        assert.equal("before\n4750\n", copy:shell("cat link; stat -c %a d").stdout)
+        assert.same({}, copy:call("/process.Process/List", {}).json)
+        copy:shell("echo mine > d/file")
+      end
+      assert.equal("after\n", one:shell("cat link").stdout)
+      -- One that was never asked for its files takes them along too.
+      local unused = sandboxes.create(server, { templateID = shot.json.snapshotID })
+      for _, copy in ipairs({ copies[1], unused }) do one.client:delete("/sandboxes/" .. copy.id) end
+      for i = 2, 3 do one.client:delete("/sandboxes/" .. copies[i].id) end
+      assert.equal(204, one.client:delete("/templates/" .. shot.json.snapshotID:match("^[^:]+")).status)
+      support.wait_for(function()
+        return not support.shell("ls " .. sandboxes.roots(folder)[1]):find("saved", 1, true)
+      end, 5, "the copies to go")
+    end)
+
     it("answers 409 while it goes on, and so do snapshots", function()
       server:set({ transition = 0.5 })
       one:shell("true")

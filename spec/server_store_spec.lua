@@ -15,7 +15,7 @@ describe("the local server's store", function()
     cq = cqueues.new()
     -- No sandbox of these ever runs anything.
     local places = { is_started = function() return false end }
-    for _, name in ipairs({ "pause", "resume", "forget", "remove" }) do places[name] = function() end end
+    for _, name in ipairs({ "pause", "resume", "forget", "remove", "save" }) do places[name] = function() end end
     book = store.new({ transition = 0 }, function(fn)
       cq:wrap(fn)
     end, places)

@@ -11,13 +11,19 @@ function sandboxes.can_isolate()
   return os.execute("bwrap --ro-bind / / --unshare-pid true 2>/dev/null") == (_VERSION == "Lua 5.1" and 0 or true)
 end
 
+--- A sandbox there is.
+function sandboxes.of(server, id, token)
+  local one = sandbox_daemon.through(server, id, token)
+  one.client, one.token = http_client.new(server), token
+  return one
+end
+
 --- Creates a sandbox.
 ---@return table sandbox the methods of sandbox_daemon, and `id`, `token`, `client`
 function sandboxes.create(server, fields)
-  local client = http_client.new(server)
-  local id, answer = client:create(fields)
-  local one = sandbox_daemon.through(server, id, answer.json.envdAccessToken)
-  one.client, one.token, one.answer = client, answer.json.envdAccessToken, answer.json
+  local id, answer = http_client.new(server):create(fields)
+  local one = sandboxes.of(server, id, answer.json.envdAccessToken)
+  one.answer = answer.json
   return one
 end
 

@@ -220,6 +220,7 @@ function sandboxes.start(state, fields, seconds)
   fields.traffic_token = fields.network and fields.network.allowPublicTraffic == false
     and state.token("traffic", fields.id) or nil
   local template = fields.template
+  if not fields.seed and template.saved then fields.seed = template.saved:share() end
   template.spawned, template.spawns = now, template.spawns + 1
   state.store:add(fields)
   return fields

@@ -32,7 +32,9 @@ local function need_copyable(sandbox, id)
 end
 
 local function copied(state, sandbox, id)
-  if not state.store:snapshot(sandbox) then sandboxes.not_found(id) end
+  local done, saved = state.store:snapshot(sandbox)
+  if not done then sandboxes.not_found(id) end
+  return saved
 end
 
 local function fork(state, default_timeout)
@@ -51,13 +53,14 @@ local function fork(state, default_timeout)
       reply.raise(400, string.format("count must be lower than the maximum number of concurrent sandboxes (%d)",
         state.options.max_sandboxes))
     end
-    copied(state, sandbox, id)
+    local saved = copied(state, sandbox, id)
     local results = json.array({})
     for i = 1, count do
       local ok, raised = pcall(sandboxes.check_quota, state, request.team, 1)
       if ok then
         local fields = {}
         for _, name in ipairs(INHERITED) do fields[name] = sandbox[name] end
+        fields.seed = saved and saved:share()
         results[i] = { sandbox = sandboxes.brief(sandboxes.start(state, fields, seconds)) }
       else
         local refused = reply.of(raised)
@@ -65,6 +68,7 @@ local function fork(state, default_timeout)
         results[i] = { error = json.decode(refused.body) }
       end
     end
+    if saved then saved:release() end
     return reply.json(201, results)
   end
 end
@@ -91,7 +95,7 @@ local function new_snapshot(state)
       reply.raise(409, string.format('Sandbox "%s" is in a transitional state', id))
     end
     need_copyable(sandbox, id)
-    copied(state, sandbox, id)
+    local saved = copied(state, sandbox, id)
     local template = name and templates.find(state.templates, request.team, "local/" .. name)
     if template and template.snapshot then
       -- The same name again is another build of the same template.
@@ -105,6 +109,8 @@ local function new_snapshot(state)
       }
       templates.add(state.templates, template)
     end
+    if template.saved then template.saved:release() end
+    template.saved = saved
     return reply.json(201, info(template))
   end
 end

@@ -157,14 +157,19 @@ end
 ---Holds a running sandbox in the state `snapshotting` for as long as a copy takes.
 ---@param sandbox table
 ---@return boolean done false when it was killed meanwhile
+---@return table|nil saved its files, if it has any (e2b.server.sandbox.saved)
 function store:snapshot(sandbox)
   begin(sandbox, "snapshotting")
-  if not hold(self, sandbox) then return false end
+  local saved = self.places:save(sandbox)
+  if sandbox.state ~= "snapshotting" or not hold(self, sandbox) then
+    if saved then saved:release() end
+    return false
+  end
   sandbox.state = "running"
   settle(sandbox)
   -- Its time may have run out while it was held.
   self:set_end(sandbox, sandbox.end_at)
-  return true
+  return true, saved
 end
 
 ---Starts a paused sandbox again.

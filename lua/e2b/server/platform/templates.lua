@@ -230,6 +230,7 @@ local function delete(state)
       end
     end
     state.templates[template.id] = nil
+    if template.saved then template.saved:release() end
     return reply.empty()
   end
 end

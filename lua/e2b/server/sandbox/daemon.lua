@@ -155,19 +155,31 @@ end
 
 -- ---------------------------------------------------------------- its end
 
-local collected = {} -- processes that have ended before they were asked for
+local collected = {} -- exit codes of processes that have ended before they were asked for
 
 -- Takes a process that has ended, or was killed, out of the system's table.
 local function collect(pid)
-  while not collected[pid] do
-    local ended = native.wait()
+  while collected[pid] == nil do
+    local ended, exited, code = native.wait()
     if ended then
-      collected[ended] = true
+      collected[ended] = exited and code or -1
     else
       cqueues.sleep(0.01)
     end
   end
+  local code = collected[pid]
   collected[pid] = nil
+  return code
+end
+
+---Runs a program and waits for its end, while other coroutines go on.
+---@param argv string[]
+---@return boolean ok it exited with 0
+function daemon.run(argv)
+  local process = native.spawn({
+    argv = argv, env = environment("none"), stdin = "null", stdout = "null", stderr = "inherit",
+  })
+  return process ~= nil and collect(process.pid) == 0
 end
 
 -- By now it has ended, or is to: nothing of it is used any more.

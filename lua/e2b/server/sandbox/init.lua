@@ -122,10 +122,24 @@ local function make_place(self, sandbox)
   place = place or { cuts = {} }
   place.path = path .. "/" .. sandbox.id
   local ok, problem = self.native.fs_mkdir(place.path, 457)
-  if ok then ok, problem = pcall(require("e2b.server.sandbox.isolation").fill, place.path, self.has_walls) end
+  if ok and not sandbox.seed then
+    ok, problem = pcall(require("e2b.server.sandbox.isolation").fill, place.path, self.has_walls)
+  end
   if not ok then return nil, "cannot make the sandbox's directory: " .. tostring(problem) end
   self.all[sandbox] = place
   return place
+end
+
+-- The files of one that begins with a copy of another's.
+local function plant(sandbox, place)
+  local seed = sandbox.seed
+  if not seed then return true end
+  local ok = seed:fill(place.path)
+  if sandbox.seed then
+    sandbox.seed = nil
+    seed:release()
+  end
+  return ok
 end
 
 ---Whether something runs, or could run, in a sandbox.
@@ -155,7 +169,9 @@ function places:daemon(sandbox)
   -- What a daemon that crashed has left must not meet its successor.
   if previous then previous:wait() end
   local daemon
-  if not place.removed then
+  if not plant(sandbox, place) then
+    message = "the sandbox's files could not be copied"
+  elseif not place.removed then
     daemon, message = require("e2b.server.sandbox.daemon").start(plan(self, sandbox, place))
   end
   local starting = place.starting
@@ -203,6 +219,21 @@ function places:pause(sandbox, with_memory)
   end
 end
 
+---Copies the files of a sandbox, while what runs in it stands still.
+---@param sandbox table
+---@return table|nil saved (e2b.server.sandbox.saved); nil when there is nothing to copy
+function places:save(sandbox)
+  local place = self.all[sandbox]
+  if not place then return sandbox.seed and sandbox.seed:share() end
+  while place.starting do place.starting:wait() end
+  local daemon = place.daemon
+  local stopped = daemon and daemon.alive and daemon:command("pause")
+  local saved, message = require("e2b.server.sandbox.saved").new(place.path, self.path)
+  if stopped then daemon:command("resume") end
+  if not saved and not place.removed then io.stderr:write("e2b-server: ", sandbox.id, ": ", tostring(message), "\n") end
+  return saved
+end
+
 ---Lets everything in a sandbox go on after a pause.
 ---@param sandbox table
 function places:resume(sandbox)
@@ -245,6 +276,10 @@ end
 ---Ends everything that runs in a sandbox and removes its files; does not wait for that.
 ---@param sandbox table
 function places:remove(sandbox)
+  if sandbox.seed then
+    self.cq:wrap(sandbox.seed.release, sandbox.seed)
+    sandbox.seed = nil
+  end
   local place = self.all[sandbox]
   if not place then return end
   self.all[sandbox] = nil
