@@ -708,3 +708,132 @@ describe("a call to a sandbox", function()
     assert.are.equal(0, core.stats().in_flight)
   end)
 end)
+
+describe("a stream that broke", function()
+  local SLOW_HEALTH = [[
+    on.Start = function()
+      begin()
+      event('{"start":{"pid":7}}')
+      conn:sleep(0.05)
+      conn:close()
+    end
+    on.health = function() conn:sleep(0.4) health() end
+  ]]
+
+  it("can be closed while the sandbox is asked how it is", function()
+    local stream = assert(open(serve(SLOW_HEALTH)))
+    local results = e2b.all(function() return read_all(stream) end, function()
+      e2b.sleep(0.2)
+      stream:close()
+      stream:close()
+      local _, _, err = stream:event()
+      return err
+    end)
+    assert.is_true(results[1].ok, results[1].message)
+    assert.is_true(results[2].ok, results[2].message)
+    assert.are.equal("cancelled", results[2].value.kind)
+  end)
+
+  it("tells all who wait for it the same", function()
+    local stream = assert(open(serve(SLOW_HEALTH)))
+    local function wait()
+      local _, _, err = read_all(stream)
+      return err
+    end
+    local results = e2b.all(wait, wait, function()
+      e2b.sleep(0.2)
+      assert.is_false((stream:event(core.now() + 0.05))) -- its own deadline is over first
+      return wait()
+    end)
+    for i = 1, 3 do assert.is_true(results[i].ok, results[i].message) end
+    assert.are.equal("network", results[1].value.kind)
+    assert.are.equal(results[1].value, results[2].value)
+    assert.are.equal(results[1].value, results[3].value)
+  end)
+
+  it("leaves nothing behind when all who waited for it were cancelled, the first one first", function()
+    local server = serve(HANGS)
+    do
+      local stream = assert(open(server))
+      assert.are.equal("start", (stream:event()))
+      local function wait() return stream:event() end
+      local first, second = e2b.spawn(wait), e2b.spawn(wait)
+      e2b.sleep(0.05)
+      first:cancel()
+      e2b.sleep(0.02)
+      second:cancel()
+      first:wait(1)
+      second:wait(1)
+    end
+    support.collect()
+    server:wait_event("closed")
+    assert.are.equal(0, core.stats().in_flight)
+  end)
+end)
+
+describe("a stream that was not sent", function()
+  local function free_port()
+    local server = serve("")
+    local port = server.port
+    server:stop()
+    return port
+  end
+
+  local function open_at(port, context, opts, row)
+    local client = e2b.client({
+      api_key = "e2b_0", sandbox_url = "http://127.0.0.1:" .. port, getenv = function() end,
+    })
+    return open({ client = client }, context, opts, row)
+  end
+
+  it("is not tried again when its time would be over", function()
+    for _, timeout in ipairs({ 0.1, 0.2 }) do
+      local began = core.now()
+      local _, message, err = read_all(assert(open_at(free_port(), { timeout = timeout })))
+      local took = core.now() - began
+      assert.are.equal("network", err.kind, message)
+      assert.is_true(took < timeout + support.tolerance, "took " .. took)
+    end
+  end)
+
+  it("is tried again with all that was written", function()
+    local port = free_port()
+    local server = watched.peer({
+      port = port, listen_after = 0.3, handler = [[
+        local request = conn:read_request()
+        conn:respond(200, ('[{"path":"%d"}]'):format(#request.body))
+      ]],
+    })
+    local stream = assert(open_at(port, { transfer = { source = "chunks" } }, nil, "files_write"))
+    for _ = 1, 3 do assert(stream:write(("x"):rep(100000))) end
+    local value, meta = stream:finish()
+    assert(value, meta)
+    assert.are.equal("300000", value[1].path)
+    assert.is_true(meta.attempts > 1)
+    server:stop()
+  end)
+
+  it("is not tried again without retries", function()
+    local stream = assert(open_at(free_port(), { transfer = { source = "chunks" } }, { retries = 0 }, "files_write"))
+    local _, _, err = stream:finish()
+    assert.are.same({ "network", 1, "no" }, { err.kind, err.attempts, err.sent })
+  end)
+end)
+
+describe("the signs of life asked of a stream", function()
+  it("come as often as they can, and one that is late is no silence", function()
+    local server = serve([[
+      on.Start = function()
+        begin()
+        event('{"start":{"pid":7}}')
+        conn:sleep(1.3)
+        ended(0)
+        finish()
+      end
+    ]])
+    local got, message = read_all(assert(open(server, nil, { idle_timeout = 1 })))
+    assert.is_nil(message)
+    assert.are.equal(2, #got)
+    assert.are.equal("1", server:requests()[1].headers["keepalive-ping-interval"])
+  end)
+end)

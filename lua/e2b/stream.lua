@@ -85,6 +85,31 @@ local function of_the_whole(facts)
   return facts
 end
 
+local function cancelled(self)
+  local context = self.context
+  return errors.new("cancelled", {
+    message = (context.operation or self.name) .. ": cancelled", operation = context.operation,
+    sandbox_id = context.sandbox_id, sent = self.begun and "yes" or "maybe", retryable = false,
+  })
+end
+
+-- Runs what may be suspended between the taking of a transfer's result and what comes of it: whoever else uses the
+-- stream meanwhile leaves the transfer alone and waits for that.
+local function concluding(self, fn, ...)
+  self.concluding = true
+  local ok, more, message, err = hook.pcall(fn, self, ...)
+  self.concluding = nil
+  if ok then
+    if not self.ended then wake_all(self) end -- it is sent again
+    return more, message, err
+  end
+  if not self.ended then -- Ctrl-C
+    local _, text, why = cancelled(self)
+    fail(self, text, why)
+  end
+  return error(more, 0)
+end
+
 -- The failure of a stream, from what its transfer says.
 local function give_up(self, facts)
   local work = {
@@ -109,25 +134,34 @@ local function stop(self, cause, clock)
   if ok then facts = { sent = "yes" } end
   facts.cause, facts.deadline = cause, clock
   log(self, false, facts)
-  return give_up(self, facts)
-end
-
-local function cancelled(self)
-  local context = self.context
-  return errors.new("cancelled", {
-    message = (context.operation or self.name) .. ": cancelled", operation = context.operation,
-    sandbox_id = context.sandbox_id, sent = self.begun and "yes" or "maybe", retryable = false,
-  })
+  return concluding(self, give_up, facts)
 end
 
 -- Waits --------------------------------------------------------------------------------------------------------------
 
 local send
 
-local function idle() return function() end end
+-- The time of a shield around the caller: the stream itself may go on.
+local function shield_is_over(self)
+  local context = self.context
+  return errors.new("timeout", {
+    message = (context.operation or self.name) .. ": the time for this was over first", operation = context.operation,
+    sandbox_id = context.sandbox_id, deadline = "request_timeout", retryable = false,
+  })
+end
+
+-- Waits until somebody else has found out how the stream goes on. As await_news.
+local function await_other(self, deadline)
+  local _, why = hook.await(self.start, deadline, loops.choose(self.state.config.loop), true)
+  if why == "cancelled" then return cancelled(self) end
+  if why ~= "deadline" then return true end
+  if deadline and now() >= deadline then return false end
+  return shield_is_over(self)
+end
 
 -- Waits for news. true: look again; false: the caller's deadline is over; nil, message, err: so is the stream.
 local function await_news(self, deadline)
+  if self.concluding then return await_other(self, deadline) end
   local last = self.deadline and self.deadline + GRACE
   local first = not self.begun and self.first or nil
   if first and not (last and last < first) then last = first end
@@ -142,8 +176,8 @@ local function await_news(self, deadline)
     local _, why = hook.await(self.start, last, loop)
     if why == "cancelled" then return cancelled(self) end
     if why ~= "deadline" then return true end
-    if self.ended then return true end
   end
+  if self.ended or self.concluding then return true end -- by another task
   local time = now()
   if deadline and time >= deadline then return false end
   if first and time >= first then
@@ -154,16 +188,20 @@ local function await_news(self, deadline)
     return true
   end
   if self.deadline and time >= self.deadline then return stop(self, "deadline", "timeout") end
-  -- The time of a shield around the caller: the stream itself may go on.
-  local context = self.context
-  return errors.new("timeout", {
-    message = (context.operation or self.name) .. ": the time for this was over first", operation = context.operation,
-    sandbox_id = context.sandbox_id, deadline = "request_timeout", retryable = false,
-  })
+  return shield_is_over(self)
+end
+
+local function try_again(self, facts, wait)
+  -- Whoever closes the stream meanwhile wakes this up.
+  local _, why = hook.await(self.start, now() + wait, loops.choose(self.state.config.loop))
+  if self.ended then return ended(self) end
+  if why == "cancelled" then return give_up(self, { cause = "cancelled", sent = facts.sent }) end
+  return send(self)
 end
 
 -- The transfer has ended: true when it is made again, else how the stream ends.
-local function conclude(self)
+local function conclude(self, deadline)
+  if self.concluding then return await_other(self, deadline) end
   local ok, a, date, status, next_token, total_running, request_id = self.transfer:result()
   log(self, ok, a, date, status, next_token, total_running, request_id)
   if ok then
@@ -172,17 +210,17 @@ local function conclude(self)
     over(self)
     return nil
   end
-  local opts = self.opts
-  local reason, wait
-  if not self.context.transfer or not self.context.transfer.source then
-    reason, wait = retry.decide(a, self.attempts, opts.retries or self.state.config.retries, false, false)
+  -- Only what was surely not sent: nothing is gone from a source then.
+  local reason, wait = retry.decide(a, self.attempts, self.opts.retries or self.state.config.retries, false, false)
+  if reason then
+    local again = now() + wait
+    local limit = hook.limit()
+    if again >= (self.first or again + 1) or again >= (self.deadline or again + 1) or limit and again >= limit then
+      reason = nil
+    end
   end
-  local last = self.first or self.deadline
-  if not reason or last and now() + wait >= last then return give_up(self, of_the_whole(a)) end
-  local _, why = hook.await(idle, now() + wait, loops.choose(self.state.config.loop))
-  if self.ended then return ended(self) end
-  if why == "cancelled" then return give_up(self, { cause = "cancelled", sent = "no" }) end
-  return send(self)
+  if reason then return concluding(self, try_again, a, wait) end
+  return concluding(self, give_up, of_the_whole(a))
 end
 
 -- For the other files of streams.
@@ -209,7 +247,7 @@ function methods:event(deadline)
     end
     local more, message, err
     if kind == nil then
-      more, message, err = conclude(self)
+      more, message, err = conclude(self, deadline)
     else
       more, message, err = await_news(self, deadline)
     end
@@ -238,7 +276,7 @@ function methods:read(deadline)
     end
     local more, message, err
     if bytes == nil then
-      more, message, err = conclude(self)
+      more, message, err = conclude(self, deadline)
     else
       more, message, err = await_news(self, deadline)
     end
@@ -267,11 +305,14 @@ function methods:headers()
     end
     if kind then
       self.kept, self.kept_value = kind, value
-    elseif kind == nil then
-      conclude(self)
     else
-      local more, message, err = await_news(self)
-      if not more then return nil, message, err end
+      local more, message, err
+      if kind == nil then
+        more, message, err = conclude(self)
+      else
+        more, message, err = await_news(self)
+      end
+      if not more and message then return nil, message, err end
     end
   end
   if self.message then return ended(self) end
@@ -298,9 +339,11 @@ end
 --- Ends the stream here and now; what was not read is dropped. Closing twice is nothing.
 function methods:close()
   if self.ended then return end
-  unwatch(self.transfer)
-  self.transfer:cancel()
-  log(self, self.transfer:result())
+  if not self.concluding then
+    unwatch(self.transfer)
+    self.transfer:cancel()
+    log(self, self.transfer:result())
+  end
   local _, message, err = cancelled(self)
   fail(self, message, err)
 end
@@ -331,6 +374,7 @@ function send(self)
   self.guard = core.guard(transfer)
   self.attempts = self.attempts + 1
   self.sent_at = now()
+  if self.early then writing.again(self) end
   core.engine():start(transfer)
   return true
 end

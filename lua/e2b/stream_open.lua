@@ -14,11 +14,14 @@ local NONE = {}
 -- Seconds between the signs of life that are asked of a stream of events. When twice that is over without one, the
 -- stream has gone quiet.
 local KEEPALIVE = 50
+-- They come no more often than that; an idle_timeout from here to twice this would end every process that is silent.
+local SHORTEST = 1
 
 -- What is asked of a stream of events so that it never goes quiet, and ends when it should on the other side too.
 local function clocks(self, context, timeout)
   local laid = context.transfer or NONE
   local quiet = laid.idle_timeout or self.opts.idle_timeout or self.state.config.idle_of_events or 2 * KEEPALIVE
+  if quiet >= SHORTEST and quiet < 2 * SHORTEST then quiet = 2 * SHORTEST end
   local headers = {}
   for i, text in ipairs(context.headers or NONE) do headers[i] = text end
   if timeout then
@@ -26,8 +29,7 @@ local function clocks(self, context, timeout)
     headers[#headers + 1] = "Connect-Timeout-Ms"
     headers[#headers + 1] = ("%.0f"):format(milliseconds)
   end
-  -- Never 0: the daemon can't do that.
-  local interval = quiet > 0 and math.max(1, math.min(KEEPALIVE, math.floor(quiet / 2))) or KEEPALIVE
+  local interval = quiet > 0 and math.max(SHORTEST, math.min(KEEPALIVE, math.floor(quiet / 2))) or KEEPALIVE
   headers[#headers + 1] = "Keepalive-Ping-Interval"
   headers[#headers + 1] = ("%d"):format(interval)
   self.headers_out, self.transfer_opts = headers, { idle_timeout = quiet }
@@ -47,11 +49,14 @@ local function waits_of(self)
     if not (self.more and next(self.more)) then unwatch(self.transfer) end
   end
   function self.start(done)
-    if self.waiting then
+    -- While the result is taken already there is nothing to watch: stream.wake_all ends the wait.
+    if self.waiting or self.concluding then
       self.more = self.more or {}
       self.more[done] = true
       return function()
-        if self.more then self.more[done] = nil end
+        if not self.more then return end
+        self.more[done] = nil
+        if not self.waiting and not self.concluding and not next(self.more) then unwatch(self.transfer) end
       end
     end
     self.waiting = done

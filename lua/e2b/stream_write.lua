@@ -11,10 +11,29 @@ local await_news, conclude = stream.await_news, stream.conclude
 -- Larger pieces are handed over in parts, so that only so much of them is kept twice.
 local PIECE = 262144
 
+-- What was handed over before anything was sent is kept, for a connection that can't be made is tried again.
+local function keep(self, bytes)
+  local _, up = self.transfer:progress()
+  if up > 0 or not self.early then
+    self.early, self.moved = nil, up > 0
+    if self.moved then return end
+    self.early = {}
+  end
+  self.early[#self.early + 1] = bytes
+end
+
+--- Hands over once more what the transfer before was given.
+---@param self e2b.Stream not started
+function M.again(self)
+  for _, bytes in ipairs(self.early) do self.transfer:write(bytes) end
+  if self.closed then self.transfer:close_write() end
+end
+
 local function write_piece(self, bytes)
   while not self.ended do
     local taken = self.transfer:write(bytes)
     if taken then
+      if not self.moved then keep(self, bytes) end
       tell(self)
       return true
     end
@@ -56,7 +75,10 @@ end
 ---@return table|string meta_or_message
 ---@return e2b.Error? err
 function M.finish(self)
-  if not self.ended and self.chunks then self.transfer:close_write() end
+  if not self.ended and self.chunks then
+    self.early, self.closed = self.early or {}, true
+    self.transfer:close_write()
+  end
   while not self.ended do
     local more, message, err
     if core.engine():wait(0, self.transfer) then
