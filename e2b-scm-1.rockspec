@@ -213,6 +213,7 @@ build = {
         "csrc/socket.c",
         "csrc/stream.c",
         "csrc/target.c",
+        "csrc/temp.c",
         "csrc/terminal.c",
         "csrc/timefmt.c",
         "csrc/transfer.c",

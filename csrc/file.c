@@ -3,14 +3,9 @@
 #include "file.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MOST_LINKS 40       /* followed one after the other, as kernels do */
@@ -63,66 +58,6 @@ int e2b_openat(int dir, const char *name, int flags, mode_t mode)
     return fd;
 }
 
-/* ---- temporary names ---- */
-
-void e2b_temp_name(char *to)
-{
-    uint64_t value = 0;
-    int fd = e2b_openat(AT_FDCWD, "/dev/urandom", O_RDONLY, 0);
-    if (fd >= 0) {
-        if (read(fd, &value, sizeof value) != (ssize_t)sizeof value)
-            value = 0;
-        close(fd);
-    }
-    if (value == 0) { /* the name has to be new, not secret: it is opened with O_EXCL */
-        struct timespec now = { 0, 0 };
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        value = ((uint64_t)getpid() << 40) ^ ((uint64_t)now.tv_sec << 30) ^ (uint64_t)now.tv_nsec;
-    }
-    snprintf(to, E2B_TEMP_SIZE, ".e2b-%08lx%08lx.part", (unsigned long)(value >> 32),
-             (unsigned long)(value & 0xffffffffu));
-}
-
-/* A new file in that directory; -1 with errno. */
-static int new_file(int dir, char *name, mode_t mode)
-{
-    int tries, fd = -1;
-    for (tries = 0; tries < 100; tries++) {
-        e2b_temp_name(name);
-        fd = e2b_openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
-        if (fd >= 0 || errno != EEXIST)
-            break;
-    }
-    return fd;
-}
-
-/* What the umask and the directory make of a new file: an empty one is asked, as reading the umask means setting it for
- * every thread of the process. */
-static mode_t usual_mode(int dir)
-{
-    char name[E2B_TEMP_SIZE];
-    struct stat st;
-    mode_t mode = 0600;
-    int fd = new_file(dir, name, 0666);
-    if (fd < 0)
-        return mode;
-    if (fstat(fd, &st) == 0)
-        mode = st.st_mode & 0777;
-    close(fd);
-    unlinkat(dir, name, 0);
-    return mode;
-}
-
-int e2b_file_begin(e2b_file *f)
-{
-    char temp[E2B_TEMP_SIZE];
-    f->fd = new_file(f->dir, temp, 0600);
-    if (f->fd < 0)
-        return errno;
-    memcpy(f->temp, temp, sizeof temp);
-    return 0;
-}
-
 /* ---- the userdata ---- */
 
 e2b_file *e2b_file_new(lua_State *L, const char *path, size_t len)
@@ -170,6 +105,8 @@ static const char *kind_of(mode_t mode)
         return "it is a device, not a file";
     if (S_ISSOCK(mode))
         return "it is a socket, not a file";
+    if (S_ISFIFO(mode))
+        return "it is a pipe, not a file";
     return "it is not a regular file";
 }
 
@@ -191,26 +128,18 @@ static int file_open(lua_State *L)
     f = e2b_file_new(L, path, len);
     if (stat(path, &st) != 0)
         return e2b_file_failed(L, "read", path, errno);
-    /* looked at before it is opened: opening a device may do something */
-    if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
+    /* Looked at before it is opened: opening a device may do something. A pipe can keep a reader waiting without end;
+     * no clock of ours would stop that, as libcurl reads from here by itself. */
+    if (S_ISFIFO(st.st_mode))
+        return e2b_file_refused(L, "read", path, "it is a pipe, not a file: a function that reads it can be given",
+                                EINVAL);
+    if (!S_ISREG(st.st_mode))
         return e2b_file_refused(L, "read", path, kind_of(st.st_mode), kind_errno(st.st_mode));
     f->fd = e2b_openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (f->fd < 0 || fstat(f->fd, &st) != 0)
         error = errno;
-    else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
+    else if (!S_ISREG(st.st_mode))
         error = EINVAL;
-    if (error == 0) {
-        int flags = fcntl(f->fd, F_GETFL);
-        if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
-            error = errno;
-    }
-    if (error == 0 && S_ISFIFO(st.st_mode)) {
-        /* Opened like this it would seem empty until somebody writes to it; a signal ends the wait, so Ctrl-C works. */
-        struct pollfd wait = { 0, POLLIN, 0 };
-        wait.fd = f->fd;
-        if (poll(&wait, 1, -1) < 0)
-            error = errno;
-    }
     if (error != 0) {
         e2b_file_release(f);
         return e2b_file_failed(L, "read", path, error);
@@ -361,33 +290,15 @@ static int file_write(lua_State *L)
     return 1;
 }
 
-/* Gives the temporary file the mode (and owner) it will have; 0 or an errno. */
-static int dress(const e2b_file *f, const mode_t *wanted)
-{
-    struct stat st;
-    mode_t mode;
-    int there = fstatat(f->dir, f->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
-    if (wanted != NULL)
-        mode = *wanted;
-    else if (there)
-        mode = st.st_mode & 0777;
-    else
-        mode = usual_mode(f->dir);
-    if (there && st.st_uid != geteuid() && fchown(f->fd, st.st_uid, st.st_gid) != 0 && errno != EPERM)
-        return errno;
-    if (fchmod(f->fd, mode) != 0 && errno != EPERM && errno != ENOTSUP && errno != ENOSYS)
-        return errno; /* those three: a file system without modes */
-    return 0;
-}
-
 /* file:commit([mode]) -> true | nil, message, errno; closed either way */
 static int file_commit(lua_State *L)
 {
     e2b_file *f = check_file(L);
     mode_t mode = e2b_mode_arg(L, 2, f->mode);
-    int error, fd = f->fd;
-    luaL_argcheck(L, f->temp[0] != '\0', 1, "it was opened for reading");
-    error = dress(f, f->has_mode || !lua_isnoneornil(L, 2) ? &mode : NULL);
+    int error, fd;
+    luaL_argcheck(L, f->dir >= 0, 1, "it was opened for reading");
+    error = e2b_file_finish(f, f->has_mode || !lua_isnoneornil(L, 2) ? &mode : NULL);
+    fd = f->fd;
     f->fd = -1;
     /* some file systems tell here that the disk was full */
     if (close(fd) != 0 && errno != EINTR && error == 0)

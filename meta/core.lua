@@ -320,15 +320,17 @@ function terminal:close() end
 ---@class e2b.core.file
 local file = {}
 
---- Opens for reading. Regular files and fifos only (a fifo: waits until there is something); a link is followed.
+--- Opens for reading. Regular files only: what reads never waits. A link is followed.
 ---@param path string
 ---@return e2b.core.file|nil file
 ---@return string|nil message
----@return integer|nil errno EISDIR for a directory, EINVAL for a device or a socket
+---@return integer|nil errno EISDIR for a directory, EINVAL for a device, a pipe or a socket
 function core.file_open(path) end
 
---- Makes a new file in the folder of `path`, with a name of its own and mode 0600. When `path` is a link, what it
---- points to is going to be replaced; what isn't a regular file, or may not be written, is refused.
+--- Makes a new file in the folder of `path`, with mode 0600. Where Linux and the file system can, it has no name before
+--- commit(), so that a process that is killed leaves nothing behind; elsewhere one of its own, `.e2b-….part`. When
+--- `path` is a link, what it points to is going to be replaced; what isn't a regular file, or may not be written, is
+--- refused.
 ---@param path string
 ---@return e2b.core.file|nil file
 ---@return string|nil message
@@ -340,7 +342,7 @@ function core.file_temp(path) end
 function file:fd() end
 
 --- How long it is now.
----@return integer|nil bytes nil: a fifo
+---@return integer|nil bytes
 function file:size() end
 
 --- Some bytes from where the last read ended.

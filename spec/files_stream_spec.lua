@@ -433,7 +433,7 @@ describe("files in a stream", function()
       assert.same({ "invalid_argument", "local_file", "i1" }, { err.kind, err.resource, err.sandbox_id }, text)
       assert.matches("^sandbox.files:read: cannot write", text)
     end
-    for _, path in ipairs({ folder .. "/no", folder .. "/dir", "/dev/null", "a\0b" }) do
+    for _, path in ipairs({ folder .. "/no", folder .. "/dir", folder .. "/fifo", "/dev/null", "a\0b" }) do
       local value, text, err = files:write("x", { path = path })
       assert.is_nil(value)
       assert.same({ "invalid_argument", "local_file" }, { err.kind, err.resource }, text)
