@@ -50,6 +50,13 @@ local function serve(c)
     say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
   elseif path == "/early" then
     say("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+  elseif path == "/interim" then
+    local many = ("HTTP/1.1 100 Continue\r\n\r\n"):rep(1000)
+    while say(many) do end
+  elseif path == "/tiny" then
+    say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    local many = ("1\r\nx\r\n"):rep(10000)
+    while say(many) do end
   elseif path == "/cut" then
     say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
   elseif path == "/mute" then
@@ -184,12 +191,27 @@ describe("the way into a sandbox", function()
     it("does not make a broken answer look whole", function()
       local cut = raw("GET /cut HTTP/1.1\r\nHost: x\r\n\r\n")
       assert.matches("Content%-Length: 1000\r\n.*\r\nabc$", cut)
-      for _, path in ipairs({ "/mute", "/lie" }) do
+      for _, path in ipairs({ "/mute", "/lie", "/interim" }) do
         local answer = service:request("GET", path)
         assert.equal(502, answer.status)
         assert.same({ sandboxId = one.id, code = 502, port = PORT,
           message = "The sandbox is running but port is not open" }, answer.json)
       end
+    end)
+
+    it("leaves time for others, however fast both ends are", function()
+      -- A client that reads as fast as it can, in a process of its own.
+      local reader = io.popen(("curl -sNm 3 -o /dev/null -H 'Host: %d-%s.x' %s/tiny"):format(PORT, one.id, server.url))
+      support.sleep(0.3)
+      local client, slowest = http_client.new(server), 0
+      for _ = 1, 10 do
+        local began = support.now()
+        assert.equal(200, client:get("/health").status)
+        slowest = math.max(slowest, support.now() - began)
+        support.sleep(0.05)
+      end
+      reader:close()
+      assert.is_true(slowest < 0.5 * support.slack, slowest)
     end)
 
     it("tells it when its client is gone", function()

@@ -15,6 +15,7 @@ local proxy = {}
 local IDLE = 640 -- seconds without a byte
 local HEAD_TIMEOUT = 640 -- until a service answers
 local SMALL = 65536 -- bodies up to this are sent in one piece with their head
+local MAX_HEADS = 16 -- interim ones and the answer's own
 local LINGER = 2
 local LINGER_BYTES = 16 * 1024 * 1024
 
@@ -205,9 +206,11 @@ end
 
 local function pass_answer(state, request, client, service)
   local answer
+  local heads = 0
   repeat
     answer = service:read_answer(HEAD_TIMEOUT)
-    if not answer then return nil end
+    heads = heads + 1
+    if not answer or heads > MAX_HEADS then return nil end
   until answer.status >= 200 or answer.status == 101
   if answer.status == 101 then
     if not state.upgrade then return nil end

@@ -3,7 +3,9 @@
 -- @module e2b.server.wire
 
 local ce = require("cqueues.errno")
-local monotime = require("cqueues").monotime
+local cqueues = require("cqueues")
+
+local monotime = cqueues.monotime
 
 local wire = {}
 local methods = {}
@@ -12,6 +14,7 @@ local meta = { __index = methods }
 local MAX_HEAD = 1024 * 1024 -- bytes of one line, and of a whole head
 local MAX_LINES = 100
 local PIECE = 65536 -- bytes read at once
+local READS = 32 -- of one connection; then the others get their turn, for a fast peer never lets a read wait
 
 local function return_errno(_, _, why)
   return why
@@ -28,11 +31,13 @@ function wire.new(socket)
   socket:setmode("b", "b")
   socket:setmaxline(MAX_HEAD)
   socket:setbufsiz(PIECE, PIECE)
-  return setmetatable({ socket = socket }, meta)
+  return setmetatable({ socket = socket, reads = 0 }, meta)
 end
 
 -- A read that timed out leaves its mark on the socket; later reads may succeed.
 local function read(self, what, timeout)
+  self.reads = self.reads + 1
+  if self.reads % READS == 0 then cqueues.sleep(0) end
   local socket = self.socket
   if not socket then return nil, ce.EPIPE end
   local data, errno = socket:xread(what, timeout)
