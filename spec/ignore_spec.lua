@@ -34,6 +34,32 @@ describe("ignore patterns", function()
     assert.is_false(is_ignored({ "build/" }, "a/build"))
   end)
 
+  it("take no more memory than one path, however many are asked about and however deep they are", function()
+    local ignored = ignore.within(ignore.new({ "*.o" }, "spec"))
+    local before
+    for i = 1, 60 do
+      -- the same number of levels below a directory of its own
+      assert.is_false(ignored(i .. "/" .. ("a/"):rep(400) .. "b", false))
+      if i == 10 then
+        support.collect()
+        before = collectgarbage("count")
+      end
+    end
+    support.collect()
+    assert.is_true(collectgarbage("count") - before < 200, "KiB: " .. collectgarbage("count") - before)
+  end)
+
+  it("are asked about paths in any order", function()
+    local ignored = ignore.within(ignore.new({ "/a/b", "c/" }, "spec"))
+    for _, case in ipairs({
+      { "a/x", false }, { "a/b/x/y", true }, { "a/bb/x", false }, { "a/b", true }, { "a", false, true },
+      { "a/b/x", true }, { "c", false }, { "c", true, true }, { "c/d", true }, { "cc/d", false }, { "d/c/e", true },
+      { "d/e", false }, { "d", false, true }, { "a/b", true, true }, { "b/a/b", false },
+    }) do
+      assert.equal(case[2], ignored(case[1], case[3] or false), case[1])
+    end
+  end)
+
   it("take back in what lies in no directory that is left out", function()
     local patterns = { "*.log", "!keep.log" }
     assert.is_true(is_ignored(patterns, "a/x.log"))

@@ -191,18 +191,64 @@ describe("an archive", function()
       return head:sub(1, 148) .. ("%06o\0 "):format(sum) .. head:sub(157)
     end
 
+    it("is told when a name is longer, or deeper, than files can be", function()
+      for name, bad in pairs({
+        ["a name"] = file(("n"):rep(4096), ""), ["a deep name"] = file(("a/"):rep(256) .. "b", ""),
+        ["a name of slashes"] = file("a" .. ("/"):rep(1000000) .. "b", ""),
+        ["a link's name"] = tar.header({ type = "link", path = "l", target = ("a/"):rep(300) .. "b", mode = 420 }),
+      }) do
+        local seconds, list, message = support.timed(read_all, bad .. tar.ENDING)
+        assert.is_nil(list, name)
+        assert.matches("too long", message, name)
+        assert.is_true(seconds < 1 * support.slack, name)
+      end
+      local list = assert(read_all(file(("n/"):rep(255) .. "n", "") .. file(("n"):rep(255) .. "/x", "") .. tar.ENDING))
+      assert.equal(2, #list)
+    end)
+
+    it("has times that a file can have", function()
+      for given, expected in pairs({
+        ["1e20"] = 999999999999999, ["-1e20"] = -999999999999999, ["9e999"] = 999999999999999,
+      }) do
+        local entry = file("a", "", { mtime = 8 ^ 11 }):gsub("8589934592\n", given .. (" "):rep(10 - #given) .. "\n")
+        local list = assert(read_all(entry .. tar.ENDING))
+        assert.equal(expected, list[1].mtime)
+      end
+      -- as a binary number
+      for binary, expected in pairs({
+        ["\128" .. ("\0"):rep(4) .. "\10" .. ("\0"):rep(6)] = 999999999999999,
+        ["\255" .. ("\255"):rep(3) .. ("\0"):rep(8)] = -999999999999999,
+        ["\255" .. ("\255"):rep(9) .. "\254\255"] = -257, ["\128" .. ("\0"):rep(9) .. "\2\1"] = 513,
+      }) do
+        local head = forge(function(text) return text:sub(1, 136) .. binary .. text:sub(149) end)
+        local list = assert(read_all(head .. ("x"):rep(512) .. tar.ENDING))
+        assert.equal(expected, list[1].mtime)
+      end
+    end)
+
+    it("keeps no records that mean nothing here", function()
+      local body = "20 comment=anything\n"
+      local head = forge(function(text)
+        return text:sub(1, 124) .. ("%011o\0"):format(#body) .. text:sub(137, 156) .. "g" .. text:sub(158)
+      end)
+      local reader = tar.reader(pieces(head .. body .. tar.padding(#body) .. good, 4096))
+      assert.equal("a", assert(reader:next()).path)
+      assert.same({}, reader.global)
+    end)
+
     it("is told when a number or a record can't be read", function()
       local list, message = read_all(forge(function(head)
         return head:sub(1, 124) .. "9zzz9999999\0" .. head:sub(137)
       end) .. ("x"):rep(512))
       assert.is_nil(list)
       assert.matches("number", message)
-      -- a size of 2^90
-      list, message = read_all(forge(function(head)
-        return head:sub(1, 124) .. "\128\127" .. ("\255"):rep(10) .. head:sub(137)
-      end))
-      assert.is_nil(list)
-      assert.matches("number", message)
+      -- sizes of 2^90 and of 2^64 + 5
+      for _, size in ipairs({ "\128\127" .. ("\255"):rep(10), "\128\0\0\1" .. ("\0"):rep(7) .. "\5" }) do
+        list, message = read_all(forge(function(head) return head:sub(1, 124) .. size .. head:sub(137) end)
+          .. ("x"):rep(512) .. tar.ENDING)
+        assert.is_nil(list)
+        assert.matches("number", message)
+      end
       for _, records in ipairs({ "5 a", "99 path=x\n", "0 path=x\n", "path=x\n", "10 pathx=\n1", "9 path=x\n9" }) do
         local head = forge(function(text)
           return text:sub(1, 124) .. ("%011o\0"):format(#records) .. text:sub(137, 156) .. "x" .. text:sub(158)

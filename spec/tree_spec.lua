@@ -329,6 +329,22 @@ describe("a tree", function()
     assert.equal("644", shell("stat -c %a outside/file"):match("%d+"))
   end)
 
+  it("is refused, or made to fit, when no file can be like that", function()
+    assert(get(file("late", "x", { mtime = 1e20 }), file("early", "x", { mtime = -1e20 })))
+    assert.equal("x", shell("cat out/late"):match("%S+"))
+    for _, name in ipairs({ ("a/"):rep(5000) .. "b", ("n"):rep(100000) }) do
+      support.write_file(folder .. "/archive", file(name, "x") .. tar.ENDING)
+      shell("rm -rf out && mkdir out")
+      for _, opts in ipairs({ {}, { ignore = { "*.o" } } }) do
+        local value, text, err = files:get_tree("proj", here .. "/out", opts)
+        assert.is_nil(value)
+        assert.equal("protocol", err.kind, text)
+        assert.matches("too long", text)
+        assert.equal("", shell("ls -A out"):match("%S*"))
+      end
+    end
+  end)
+
   it("does not go where something else is", function()
     for name, plant in pairs({
       ["a directory for a file"] = { "mkdir -p out/a/b", file("a", "x") },

@@ -210,20 +210,22 @@ end
 ---@return fun(path: string, is_directory: boolean): boolean
 function M.within(ignored)
   if ignored == never then return never end
-  local known = {}
-  local function directory(path)
-    local answer = known[path]
-    if answer == nil then
-      local above = path:match("^(.*)/[^/]*$")
-      answer = above ~= nil and directory(above) or ignored(path, true)
-      known[path] = answer
-    end
-    return answer
-  end
+  -- The directories above the last path, and what is known of each. Nothing more is kept: a tree comes in its order,
+  -- and a hostile one has names without end.
+  local names, answers, count = {}, {}, 0
   return function(path, is_directory)
-    if is_directory then return directory(path) end
-    local above = path:match("^(.*)/[^/]*$")
-    return above ~= nil and directory(above) or ignored(path, false)
+    local level, at, answer = 0, 1, false
+    local slash = path:find("/", 1, true)
+    while slash do
+      local name = path:sub(at, slash - 1)
+      level, at = level + 1, slash + 1
+      if level > count or names[level] ~= name then
+        names[level], answers[level], count = name, answer or ignored(path:sub(1, slash - 1), true), level
+      end
+      answer = answers[level]
+      slash = path:find("/", at, true)
+    end
+    return answer or ignored(path, is_directory)
   end
 end
 

@@ -2,7 +2,7 @@
 --- reading, GNU's long names, long links and binary numbers as well. Pure text, no I/O.
 local M = {}
 
-local floor, max = math.floor, math.max
+local floor, max, min = math.floor, math.max, math.min
 local byte, char, format, rep, sub = string.byte, string.char, string.format, string.rep, string.sub
 
 local BLOCK = 512
@@ -10,6 +10,10 @@ M.BLOCK = BLOCK
 
 -- What a name, or a set of pax records, may take: a hostile archive must not fill the memory.
 local LONGEST = 1048576
+-- What the path of a file may take: more than that no system opens.
+local LONGEST_PATH, MOST_LEVELS = 4095, 256
+-- Seconds from the epoch, either way: more than any file system has, and a float has it exactly.
+local FARTHEST = 999999999999999
 
 ---@class e2b.TarEntry
 ---@field type "file"|"dir"|"symlink"|"link"|"other"
@@ -171,19 +175,24 @@ end
 local function number_of(header, from, length)
   local first = byte(header, from)
   if first >= 128 then
+    local value = 0.0 -- a float: integers would begin anew behind 2^63
     if first >= 192 then -- below zero: only times are
-      local value = 0
       for i = from + max(0, length - 8), from + length - 1 do value = value * 256 + (255 - byte(header, i)) end
-      return -value - 1
+      return floor(-value - 1)
     end
-    local value = first - 128
+    value = value + first - 128
     for i = from + 1, from + length - 1 do value = value * 256 + byte(header, i) end
-    return value < 2 ^ 53 and value or nil
+    return value < 2 ^ 53 and floor(value) or nil
   end
   local digits = sub(header, from, from + length - 1):match("^[ %z]*([0-7]*)[ %z]*$")
   if not digits then return nil end
   return digits == "" and 0 or tonumber(digits, 8)
 end
+
+-- All that is made use of; of the others a hostile archive could have any number.
+local KNOWN = {
+  path = true, linkpath = true, size = true, mtime = true, ["GNU.sparse.major"] = true, ["GNU.sparse.size"] = true,
+}
 
 local function records_of(text, into)
   local at = 1
@@ -196,7 +205,7 @@ local function records_of(text, into)
     if length < 1 or last > #text or sub(text, last, last) ~= "\n" then return false end
     local key, value = sub(text, body, last - 1):match("^([^=]+)=(.*)$")
     if not key then return false end
-    into[key] = value
+    if KNOWN[key] then into[key] = value end
     at = at + length
   end
   return true
@@ -238,6 +247,10 @@ local function bad(header)
   return told ~= signed
 end
 
+local function is_too_long(path)
+  return #path > LONGEST_PATH or select(2, path:gsub("/", "")) >= MOST_LEVELS
+end
+
 local function entry_of(self, header, kind, extra)
   local path = text_of(header, 1, 100)
   local magic = sub(header, 258, 263)
@@ -254,6 +267,10 @@ local function entry_of(self, header, kind, extra)
     return nil, "the archive has a sparse file, which can't be read"
   end
   local type = KINDS[kind] or "other"
+  local target = (type == "link" or type == "symlink") and (extra.linkpath or text_of(header, 158, 100)) or nil
+  if is_too_long(path) or type == "link" and is_too_long(target) then
+    return nil, "the archive has a path that is too long"
+  end
   if type == "file" and sub(path, -1) == "/" then type = "dir" end -- as before ustar
   if type == "dir" then path = path:gsub("/+$", "") end
   -- Nothing follows these, whatever the field says; of a kind that isn't known it is believed.
@@ -261,8 +278,8 @@ local function entry_of(self, header, kind, extra)
   self.left = size
   self.pad = (BLOCK - size % BLOCK) % BLOCK
   return {
-    type = type, path = path, size = size, mode = mode % 4096, mtime = mtime,
-    target = (type == "link" or type == "symlink") and (extra.linkpath or text_of(header, 158, 100)) or nil,
+    type = type, path = path, size = size, mode = mode % 4096, mtime = max(-FARTHEST, min(FARTHEST, mtime)),
+    target = target,
   }
 end
 
