@@ -198,4 +198,22 @@ describe("credentials in texts", function()
     assert.truthy(masked:find("ssh://git@h/x stays, so does a@b.example", 1, true))
     assert.equal("a%b%c", auth.mask("a%b%c", { "%w" }))
   end)
+
+  it("are masked whatever they are made of, known or not", function()
+    for text, expected in pairs({
+      ["fatal: can't access 'https://bob:p@ss/word@host/x': no"] = "fatal: can't access 'https://***@host/x': no",
+      ["'https://bob:p@ss@host/x' no"] = "'https://***@host/x' no",
+      ["at https://p@ss/w/o@rd@host:8080/x and http://host/y"] = "at https://***@host:8080/x and http://host/y",
+      ["ssh://bob:p@ss/word@host/x"] = "ssh://bob:***@host/x",
+      ["to https://bob:p@ss?w#o@host"] = "to https://***@host",
+    }) do
+      assert.equal(expected, auth.mask(text))
+    end
+    -- one is the beginning of the other
+    assert.equal("*** and ***", auth.mask("secret and secrets", { "secret", "secrets" }))
+    assert.equal("x *** x", auth.mask("x ab'c@d x", { "ab'c@d" }))
+    -- a quote in the middle ends what looks like an address; what is known is gone before
+    assert.equal("https://***@h/", auth.mask("https://u:a'b@h/", { "u:a'b", "a'b" }))
+    assert.equal("x", auth.mask("x", { "" }))
+  end)
 end)

@@ -63,16 +63,18 @@ describe("the line of a transfer", function()
       support.cleanup(folder)
     end)
 
-    local SCRIPT = [[
+    local BEGIN = [[
       local e2b = require("e2b")
       local client = e2b.client({ api_url = arg[1], sandbox_url = arg[1], api_key = "key" })
       local files = assert(client.Sandbox.create()).files
+    ]]
+    local SCRIPT = [[
       local function report(...) io.stdout:write("RESULT ", tostring((...)), "\n") end
       report(files:read(arg[2], { to = arg[3] .. "/out", progress = true }))
     ]]
 
-    local function run(path, terminal)
-      local result = support.run(SCRIPT, {
+    local function run(path, terminal, script)
+      local result = support.run(BEGIN .. (script or SCRIPT), {
         args = { server.url, path, folder },
         -- a terminal of 80 columns around the script
         wrap = terminal and "sh -c 'for word; do set -- \"$@\" \"'\\''$word'\\''\"; shift; done; "
@@ -97,6 +99,25 @@ describe("the line of a transfer", function()
       local result = run("unknown", true)
       assert.matches("unknown  %d+%.%d KiB", result.out)
       assert.matches("RESULT 1000000", result.out)
+    end)
+
+    it("gives back what it needed for that", function()
+      local result = run("known", true, [[
+        local function terminals()
+          local pipe = io.popen("ls -l /proc/" .. require("e2b.core").getpid() .. "/fd")
+          local _, count = pipe:read("*a"):gsub("/dev/pts/", "")
+          pipe:close()
+          return count
+        end
+        collectgarbage("stop")
+        local before = terminals()
+        for _ = 1, 3 do
+          files:read(arg[2], { to = arg[3] .. "/out", progress = true })
+          files:read("missing", { to = arg[3] .. "/out", progress = true })
+        end
+        io.stdout:write("RESULT ", terminals() - before, "\n")
+      ]])
+      assert.matches("RESULT 0", result.out)
     end)
 
     it("is not begun when nothing comes", function()

@@ -103,17 +103,21 @@ function methods:read()
     self.bytes = self.bytes + #bytes
     return bytes
   end
-  if message then self.err = err end
+  -- Who waits may be cancelled; the transfer goes on then.
+  if message and stream.ended then self.err = err end
   return nil, message, err
 end
 
---- The next line, without the line feed at its end.
+-- Bytes; without a bound, a file that has no lines would fill the memory.
+M.LONGEST_LINE = 10485760
+
+--- The next line, without the line feed at its end. One of more than 10 MiB comes in parts of that length.
 ---@return string? line nil: the file has ended, or the next values say what went wrong
 ---@return string? message
 ---@return e2b.Error? err
 function methods:read_line()
   stream_of(self, "read_line")
-  local parts, n = {}, 0
+  local parts, n, room = {}, 0, M.LONGEST_LINE
   while true do
     local bytes, at = self[REST], self[AT]
     if not bytes then
@@ -127,21 +131,25 @@ function methods:read_line()
       at = 1
     end
     local stop = bytes:find("\n", at, true)
-    n = n + 1
-    parts[n] = bytes:sub(at, stop and stop - 1)
+    local last, next_at = (stop or #bytes + 1) - 1, (stop or #bytes) + 1
+    local cut = last - at + 1 > room
+    if cut then last, next_at = at + room - 1, at + room end
+    n, room = n + 1, room - (last - at + 1)
+    parts[n] = bytes:sub(at, last)
     self[REST], self[AT] = nil, nil
-    if stop then
-      if stop < #bytes then self[REST], self[AT] = bytes, stop + 1 end
-      return n == 1 and parts[1] or table.concat(parts)
-    end
+    if next_at <= #bytes then self[REST], self[AT] = bytes, next_at end
+    if stop or cut then return n == 1 and parts[1] or table.concat(parts) end
   end
 end
 
 local function iterate(self, name)
   local read = methods[name]
   local function step()
-    local value, message = read(self)
-    if value == nil and message ~= nil then error(message, 0) end
+    local value, message, err = read(self)
+    if value == nil and message ~= nil then
+      self.err = err
+      error(message, 0)
+    end
     return value
   end
   -- Nothing can be suspended inside a generic for there, so the wait is one that doesn't yield.

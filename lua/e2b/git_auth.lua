@@ -146,17 +146,29 @@ local function replace(text, from, to)
   return table.concat(parts, to)
 end
 
---- Puts stars over credentials: those given, and whatever stands before the @ of an address.
+-- The longest first: one may be a part of another.
+local function by_length(secrets)
+  local list = {}
+  for _, secret in ipairs(secrets) do
+    if secret ~= "" then list[#list + 1] = secret end
+  end
+  table.sort(list, function(a, b) return #a > #b end)
+  return list
+end
+
+--- Puts stars over credentials: those given, and whatever stands before the last @ of an address. A password may have
+--- an @ or a slash in it; rather is too much of an address covered than too little.
 ---@param text string
 ---@param secrets string[]?
 ---@return string
 function M.mask(text, secrets)
-  text = text:gsub("(https?://)[^/%s@'\"]*@", "%1" .. STARS .. "@")
-  text = text:gsub("(%a[%w+.-]*://[^/%s@:'\"]*:)[^/%s@'\"]*@", "%1" .. STARS .. "@")
-  for _, secret in ipairs(secrets or {}) do
+  -- As they are first: what looks like an address may end in the middle of one.
+  for _, secret in ipairs(by_length(secrets or {})) do
     text = replace(text, secret, STARS)
     text = replace(text, encode(secret), STARS)
   end
+  text = text:gsub("(https?://)[^%s'\"]*@", "%1" .. STARS .. "@")
+  text = text:gsub("(%a[%w+.-]*://[^/%s@:'\"]*:)[^%s'\"]*@", "%1" .. STARS .. "@")
   return text
 end
 

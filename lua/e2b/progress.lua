@@ -78,6 +78,7 @@ local function bar(label)
     shown = true
   end
   return function(done, total, over)
+    if not screen then return end
     local now = core.now()
     if over then
       if done then show(done, total) end
@@ -85,7 +86,8 @@ local function bar(label)
         io.stderr:write("\n")
         io.stderr:flush()
       end
-      shown = false
+      screen:close()
+      screen = nil
     elseif now >= next_at then
       next_at = now + STEP
       show(done, total)

@@ -32,7 +32,7 @@ local OPTIONS = base.spec({
 
 ---@class e2b.Watcher
 ---@field path string as it was asked for
----@field err e2b.Error? why the watch ended
+---@field err e2b.Error? why the watch ended, or why events() raised
 local methods = {}
 M.methods = methods
 local mt = { __name = "e2b.Watcher", __index = methods }
@@ -62,7 +62,8 @@ local function next_event(self, deadline)
           retryable = true,
         })
       end
-      self.err = err
+      -- Who waits may be cancelled; the watch goes on then.
+      if self[STREAM].ended then self.err = err end
       return nil, value, err
     end
     -- A type that this version has no word for can't be told of.
@@ -90,8 +91,11 @@ end
 function methods:events()
   check(self, "events")
   local function step()
-    local event, message = next_event(self)
-    if event == nil and message ~= nil then error(message, 0) end
+    local event, message, err = next_event(self)
+    if event == nil and message ~= nil then
+      self.err = err
+      error(message, 0)
+    end
     return event
   end
   -- Nothing can be suspended inside a generic for there, so the wait is one that doesn't yield.
@@ -133,7 +137,7 @@ end
 mt.__close = methods.stop
 
 function mt:__tostring()
-  local state = self[STOPPED] and "stopped" or self.err and "failed" or "watching"
+  local state = self[STOPPED] and "stopped" or self[STREAM].ended and "failed" or "watching"
   return ("Watcher(%s, %s)"):format(format.clean(self.path), state)
 end
 
