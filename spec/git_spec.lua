@@ -87,6 +87,10 @@ describe("sandbox.git", function()
     assert(git:set_config("init.defaultBranch", "main"))
   end)
 
+  it("prints with the beginning of the sandbox's id", function()
+    assert.equal(("Git(%s…)"):format(sandbox.sandbox_id:sub(1, 6)), tostring(sandbox.git))
+  end)
+
   teardown(function()
     if repository then repository:stop() end
     if fixture then fixture:stop() end

@@ -24,7 +24,7 @@ M.methods = methods
 
 local mt = {
   __name = "e2b.Git",
-  __tostring = function(self) return ("Git(%s)"):format(self.link.sandbox_id) end,
+  __tostring = function(self) return ("Git(%s)"):format(require("e2b.format").short_id(self.link.sandbox_id)) end,
 }
 
 function mt.__index(_, name)

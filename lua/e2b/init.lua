@@ -34,7 +34,8 @@ end
 ---@field api_key string|(fun(): string)|nil the key, or a function that fetches it at first use (E2B_API_KEY)
 ---@field domain string? (E2B_DOMAIN, e2b.app)
 ---@field api_url string? (E2B_API_URL, https://api.{domain})
----@field sandbox_url string? where all sandboxes are reached (E2B_SANDBOX_URL)
+---@field sandbox_url string? where all sandboxes are reached (E2B_SANDBOX_URL); file URLs begin with it, too, and then
+---  name no sandbox
 ---@field debug boolean? everything on this machine, and create, connect and kill without a request (E2B_DEBUG)
 ---@field request_timeout number? seconds for a whole call (60); 0 = none
 ---@field connect_timeout number? seconds for DNS, TCP and TLS (10)
