@@ -274,9 +274,9 @@ function M.bind(source, name)
 
   ---A URL from which a file of the sandbox can be fetched without a key; signed when the sandbox is secured. It is good
   ---for ever if no `use_signature_expiration` (seconds from now) is given, which raises when the sandbox isn't secured.
-  ---No request is made (but one for the token of an item of a list). With `sandbox_url` (E2B_SANDBOX_URL) it begins with
-  ---that, as in the official SDKs, and then it names no sandbox: what serves many under one address can't tell whose file
-  ---is meant, unless whoever fetches it sends the headers E2b-Sandbox-Id and E2b-Sandbox-Port (49983).
+  ---No request is made (but one for the token of an item of a list). With `sandbox_url` (E2B_SANDBOX_URL) it begins
+  ---with that, as in the official SDKs, and then it names no sandbox: what serves many under one address can't tell
+  ---whose file is meant, unless whoever fetches it sends the headers E2b-Sandbox-Id and E2b-Sandbox-Port (49983).
   ---envd: GET /files. Errors: invalid_argument.
   ---@param target e2b.Sandbox
   ---@param path string in the sandbox; a relative one begins at the user's home
