@@ -13,7 +13,7 @@ M.methods = methods
 
 local mt = {
   __name = "e2b.Pty",
-  __tostring = function(self) return ("Pty(%s)"):format(self.link.sandbox_id) end,
+  __tostring = function(self) return ("Pty(%s)"):format(require("e2b.format").short_id(self.link.sandbox_id)) end,
 }
 
 function mt.__index(_, name)
