@@ -106,7 +106,9 @@ for _, isolation in ipairs({ true, false }) do
       local stream = brief:start("while :; do date +%N > count; sleep 0.02; done")
       stream:event()
       local path = sandboxes.tree(folder, brief.id) .. "/root/home/user/count"
-      support.wait_for(function() return brief.client:info(brief.id).state == "paused" end, 10, "the pause")
+      -- It is shown as paused from the beginning of the pause on.
+      support.wait_for(function() return brief:request("GET", "/health").status == 502 end, 10, "the pause")
+      assert.equal("paused", brief.client:info(brief.id).state)
       assert.has_error(function() stream:rest() end)
       local before = support.read_file(path)
       support.sleep(0.1)

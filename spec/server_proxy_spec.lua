@@ -354,6 +354,15 @@ describe("the way into a sandbox", function()
       assert.equal(65536, #row.body)
     end)
 
+    it("refuses a body whose framing breaks half way", function()
+      local fields = ""
+      for name, value in pairs(one.headers) do fields = fields .. name .. ": " .. value .. "\r\n" end
+      local answer = http_client.new(server):raw("POST /files?path=x HTTP/1.1\r\nHost: x\r\n"
+        .. "Content-Type: application/octet-stream\r\n" .. fields .. "Transfer-Encoding: chunked\r\n\r\n"
+        .. "3\r\nabc\r\nnonsense\r\n")
+      assert.matches("^HTTP/1.1 400 Bad Request\r\n.*malformed request body", answer)
+    end)
+
     it("answers uploads that are refused before they have ended", function()
       local connection = one:connect()
       connection:send("POST /files?path=x HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"

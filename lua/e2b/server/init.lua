@@ -1,4 +1,7 @@
---- A local server that speaks E2B's platform API, for scripts and specs without an account.
+--- A local server that speaks E2B's platform API and runs sandboxes, for scripts and specs without an account.
+--
+-- The first thing asked of a sandbox starts its daemon, in a directory of its own and, where bubblewrap works, behind
+-- walls: commands, files, terminals and services in it are real. They end with the sandbox, and with the server.
 --
 -- `bin/e2b-server` runs it by hand. `start` gives a spec one of its own, in its own process on the same Lua:
 --
@@ -16,12 +19,14 @@
 -- - `ignore_filters`, `no_v2` (true or a status), `no_resume` (true or a status)
 -- - `clock_skew` seconds by which the server's clock, `Date` included, is ahead
 -- - `fail_next = { status, message | body (text or table), headers = { name = value }, content_type, count = 1,
---   method, path (its beginning), delay (seconds before it), drop (cut the connection instead of answering) }`;
+--   method, path (its beginning), delay (seconds before it), drop (cut the connection instead of answering),
+--   cut_after (bytes of a sandbox's real answer, which breaks off there) }`;
 --   several queue up; one with only `delay` delays the real answer
 --
 -- A row of `requests()` (also `GET /_control/requests`): method, path, query, headers (names in lower case, keys
--- hidden), body (at most 64 KiB), body_bytes, status, connection (a number: which connection it came on), at (epoch
--- seconds). Requests to `/_control/` are not in it. The last 5,000 are kept; the second result is their total number.
+-- hidden), body (at most 64 KiB), body_bytes, status (0 before a sandbox has answered), connection (a number: which
+-- connection it came on), at (epoch seconds). Requests to `/_control/` are not in it. The last 5,000 are kept; the second
+-- result is their total number.
 -- @module e2b.server
 
 local json = require("e2b.server.json")
@@ -136,7 +141,7 @@ end
 -- ---------------------------------------------------------------- a started server
 
 local END = [[kill -TERM PID 2>/dev/null; i=0
-while [ $i -lt 40 ] && grep -qs '^State:.[^Z]' /proc/PID/status; do sleep 0.02; i=$((i + 1)); done
+while [ $i -lt 500 ] && grep -qs '^State:.[^ZTt]' /proc/PID/status; do sleep 0.02; i=$((i + 1)); done
 kill -KILL PID 2>/dev/null]]
 
 ---Ends the server and its sandboxes. May be called again.
@@ -144,8 +149,8 @@ kill -KILL PID 2>/dev/null]]
 function methods:stop()
   if self.stopped then return true end
   self.stopped = true
-  -- A moment to end its sandboxes; then it ends whether it likes or not. Until the pipe is closed the process is not
-  -- reaped, so its id cannot belong to another.
+  -- Time to end its sandboxes and remove their files, unless it is stopped; then it ends whether it likes or not. Until
+  -- the pipe is closed the process is not reaped, so its id cannot belong to another.
   os.execute((END:gsub("PID", tostring(self.pid))))
   self.pipe:close()
   self.input:close()

@@ -8,6 +8,7 @@ local condition = require("cqueues.condition")
 local ce = require("cqueues.errno")
 local cs = require("cqueues.socket")
 local protect = require("e2b.server.protect")
+local reply = require("e2b.server.reply")
 local wire = require("e2b.server.wire")
 
 local proxy = {}
@@ -81,14 +82,11 @@ end
 
 -- Sends what is left of the body; runs beside the reading of the answer, which may come before the body has ended.
 local function pump_body(state, request, service, kind)
-  local pending = state.first
-  state.first = nil
   while true do
-    local piece, problem = pending, nil
-    pending = nil
-    if not piece then piece, problem = request.read() end
+    local piece, problem = request.read()
     if problem then
-      -- The client is gone: the service must not take what it got for the whole.
+      -- The client is gone, or its framing is a lie: the service must not take what it got for the whole.
+      state.malformed = problem == "malformed" or problem == "too_large"
       if not state.answered then service:shut() end
       break
     end
@@ -247,12 +245,14 @@ end
 
 -- ---------------------------------------------------------------- both
 
+local REASONS = { [400] = "Bad Request", [502] = "Bad Gateway" }
+
 -- One answer of the proxy's own, in place of the service's.
 local function own_answer(client, request, answer)
   local fields = { "Content-Type", "application/json; charset=utf-8", "Content-Length",
     string.format("%d", #answer.body), "Connection", "close" }
   for i = 1, #answer.headers, 2 do add(fields, answer.headers[i], answer.headers[i + 1]) end
-  local line = string.format("HTTP/%.1f %d %s", request.version, answer.status, "Bad Gateway")
+  local line = string.format("HTTP/%.1f %d %s", request.version, answer.status, REASONS[answer.status])
   client:write(wire.head(line, fields) .. (request.method == "HEAD" and "" or answer.body), IDLE)
   client:linger(LINGER, LINGER_BYTES)
 end
@@ -283,7 +283,7 @@ function proxy.reply(target)
       keep = false
     elseif keep == nil then
       if not state.answered and not client:gone() then
-        local answer = target.broken()
+        local answer = state.malformed and reply.failure(400, "malformed request body") or target.broken()
         state.status = answer.status
         own_answer(client, request, answer)
       end
