@@ -25,8 +25,8 @@
 --
 -- A row of `requests()` (also `GET /_control/requests`): method, path, query, headers (names in lower case, keys
 -- hidden), body (at most 64 KiB), body_bytes, status (0 before a sandbox has answered), connection (a number: which
--- connection it came on), at (epoch seconds). Requests to `/_control/` are not in it. The last 5,000 are kept; the second
--- result is their total number.
+-- connection it came on), at (epoch seconds). Requests to `/_control/` are not in it. The last 5,000 are kept; the
+-- second result is their total number.
 -- @module e2b.server
 
 local json = require("e2b.server.json")
