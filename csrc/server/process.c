@@ -143,8 +143,8 @@ static void mark(entry *list, size_t count, pid_t root)
     }
 }
 
-/* descendants() -> list of pids, list of their states ("R", "S", "T" stopped, "Z" ended …)   what descends from this
- * process; empty lists without /proc */
+/* descendants() -> list of pids, list of their states ("R", "S", "T" stopped, "Z" ended …), list of their parents
+ * what descends from this process; empty lists without /proc */
 static int l_descendants(lua_State *L)
 {
     size_t room = 256, count, i;
@@ -161,16 +161,19 @@ static int l_descendants(lua_State *L)
     mark(list, count, getpid());
     lua_newtable(L);
     lua_newtable(L);
+    lua_newtable(L);
     for (i = 0; i < count; i++) {
         if (!list[i].ours)
             continue;
         at++;
         lua_pushinteger(L, (lua_Integer)list[i].pid);
-        lua_rawseti(L, -3, (int)at);
+        lua_rawseti(L, -4, (int)at);
         lua_pushlstring(L, &list[i].state, 1);
+        lua_rawseti(L, -3, (int)at);
+        lua_pushinteger(L, (lua_Integer)list[i].parent);
         lua_rawseti(L, -2, (int)at);
     }
-    return 2;
+    return 3;
 }
 
 int e2b_native_process(lua_State *L)

@@ -149,7 +149,8 @@ local function announce(options, url, places)
       options.api_keys and "<one of your --api-key>" or EXAMPLE_KEY))
     io.stdout:flush()
     local isolated, reason = places:isolated()
-    io.stdout:write("sandboxes are ", isolated and "isolated with bubblewrap" or "not isolated: " .. reason, "\n")
+    io.stdout:write("sandboxes are ", isolated and "isolated with bubblewrap"
+      or places.problem and "not to be had here" or "not isolated: " .. reason, "\n")
   end
   io.stdout:flush()
   if not is_loopback(options.host) then
@@ -218,6 +219,8 @@ function main.run(given)
   require("e2b.server.clock").set()
   local cq = cqueues.new()
   local app = require("e2b.server.app").new(options, cq)
+  ok, problem = app.places:check()
+  if not ok then return nil, problem end
   local server, message = require("e2b.server.http").listen(cq, app, {
     host = options.host, port = options.port, keep_alive = options.keep_alive, stream = true,
   })

@@ -26,7 +26,10 @@ local SIGKILL = 9
 local SIGNALS = {
   "hangup", "interrupt", "quit", "illegal instruction", "trace/breakpoint trap", "aborted", "bus error",
   "floating point exception", "killed", "user defined signal 1", "segmentation fault", "user defined signal 2",
-  "broken pipe", "alarm clock", "terminated",
+  "broken pipe", "alarm clock", "terminated", "stack fault", "child exited", "continued", "stopped (signal)", "stopped",
+  "stopped (tty input)", "stopped (tty output)", "urgent I/O condition", "CPU time limit exceeded",
+  "file size limit exceeded", "virtual timer expired", "profiling timer expired", "window changed", "I/O possible",
+  "power failure", "bad system call",
 }
 
 local function end_event(exit)
@@ -225,15 +228,17 @@ end
 
 -- ---------------------------------------------------------------- input
 
--- Waits for a change, or for the descriptor; raises when the request's time is over.
+-- Waits for a change, or for the descriptor; raises when the request's time is over, or nobody waits for its end.
 local function pause(self, request, ready)
   connect.check_deadline(request)
+  request.closed = request.closed or request.on_gone()
   local timeout = request.deadline and math.max(request.deadline - monotime(), 0)
   if ready then
-    cqueues.poll(ready, self.changed, timeout)
+    cqueues.poll(ready, self.changed, request.closed, timeout)
   else
-    self.changed:wait(timeout)
+    cqueues.poll(self.changed, request.closed, timeout)
   end
+  if request.gone() then connect.raise("canceled", "the client is gone") end
 end
 
 -- All of it, waiting while the other side is full.

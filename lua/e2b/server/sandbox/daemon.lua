@@ -18,7 +18,15 @@ local monotime = cqueues.monotime
 local START_TIMEOUT = 30 -- seconds; a machine under load starts slowly
 local COMMAND_TIMEOUT = 30
 local STOP_TIMEOUT = 3 -- seconds a daemon without walls has to end its children
+local GONE_TIMEOUT = 5 -- seconds; nothing but the system itself holds a process longer
+local MAX_SAID = 65536 -- bytes of a line of its output
 local KILL = 9
+
+-- What is shown of its standard error: what runs in the sandbox can write there too.
+local MAX_LINE = 1000
+local MAX_SHOWN = 262144
+local FLOOD_PAUSE = 0.05 -- seconds between two reads of what is not shown
+local LAST_READS = 4 -- after its end
 
 -- How the sanitizers are told what to do, where a daemon runs under them.
 local PASSED_ON = { "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS" }
@@ -52,6 +60,7 @@ local function read_line(self, deadline)
     local bytes = native.read(self.stdout, 65536)
     if bytes then
       self.said = self.said .. bytes
+      if #self.said > MAX_SAID then return nil end
     elseif bytes == nil then
       return nil
     else
@@ -96,35 +105,110 @@ local function watch(self)
       else
         local bytes = self.stdout and native.read(self.stdout, 65536)
         if bytes == nil then break end
-        if bytes == false then cqueues.poll({ pollfd = self.stdout, events = "r" }, self.wake) end
+        if bytes == false then
+          cqueues.poll({ pollfd = self.stdout, events = "r" }, self.wake)
+        else
+          cqueues.sleep(FLOOD_PAUSE)
+        end
       end
     end
     self:reap()
   end)
 end
 
+-- ---------------------------------------------------------------- its standard error
+
+local function show(self, line)
+  line = line:sub(1, MAX_LINE):gsub("^e2b%-server: ", ""):gsub("\t", " "):gsub("[%c\127]", "?")
+    :gsub("\194[\128-\159]", "?")
+  self.shown = self.shown + #line + 1
+  io.stderr:write("e2b-server: ", self.id, ": ", line, "\n")
+  if self.shown >= MAX_SHOWN then io.stderr:write("e2b-server: ", self.id, ": more of this is not shown\n") end
+end
+
+local function show_lines(self, text)
+  local rest = text:gsub("([^\n]*)\n", function(line)
+    if line ~= "" and self.shown < MAX_SHOWN then show(self, line) end
+    return ""
+  end)
+  if #rest < MAX_LINE then return rest end
+  if self.shown < MAX_SHOWN then show(self, rest) end
+  return ""
+end
+
+-- Copies it to this process's own, which nothing in a sandbox may have a descriptor of.
+local function copy_errors(self)
+  local rest, reads = "", 0
+  while true do
+    local bytes = native.read(self.stderr, 65536)
+    if self.over_with then reads = reads + 1 end
+    if bytes and reads <= LAST_READS then
+      rest = show_lines(self, rest .. bytes)
+      cqueues.sleep(self.shown < MAX_SHOWN and 0 or FLOOD_PAUSE)
+    elseif bytes == nil or self.over_with then
+      break
+    else
+      cqueues.poll({ pollfd = self.stderr, events = "r" }, self.wake)
+    end
+  end
+  if rest ~= "" then show_lines(self, rest .. "\n") end
+  close(self, "stderr")
+  self.wake:signal()
+end
+
+-- ---------------------------------------------------------------- its beginning
+
+-- Takes its socket away from where the sandbox could put something else in its place.
+local function take_socket(start)
+  local ok, message = native.fs_rename(start.made, start.socket)
+  if not ok then return nil, message end
+  local facts = native.fs_lstat(start.socket)
+  if facts and facts.type == "socket" then return true end
+  return nil, "there is something else in place of its socket"
+end
+
+-- The process behind the walls: bubblewrap's only child.
+local function find_init(self)
+  local pids, _, parents = native.descendants()
+  for i, pid in ipairs(pids) do
+    if parents[i] == self.pid then return pid end
+  end
+end
+
+local mine = {} -- processes that were started here, and not yet collected
+
 ---Starts a daemon and waits until it serves.
----@param start table `argv`, `socket` (path, here), `id`, `setup` (its options: the first line of its input)
+---@param start table `argv`, `made` (path of the socket that it makes, as it is called here), `socket` (where that is
+---  moved to), `id`, `setup` (its options: the first line of its input), `descriptors` (how many it begins with)
 ---@return table|nil daemon
 ---@return string|nil message
 function daemon.start(start)
   local process, message = native.spawn({
     argv = start.argv, env = environment(start.id, start.setup.isolated), cwd = "/",
-    stdin = "pipe", stdout = "pipe", stderr = "inherit",
+    stdin = "pipe", stdout = "pipe", stderr = "pipe", descriptors = start.descriptors,
   })
   if not process then return nil, message end
+  mine[process.pid] = true
   local self = setmetatable({
-    pid = process.pid, stdin = process.stdin, stdout = process.stdout, said = "", alive = true, socket = start.socket,
-    id = start.id, isolated = start.setup.isolated,
+    pid = process.pid, stdin = process.stdin, stdout = process.stdout, stderr = process.stderr, said = "", alive = true,
+    socket = start.socket, id = start.id, isolated = start.setup.isolated, shown = 0,
     idle = condition.new(), wake = condition.new(), over = condition.new(),
   }, daemon)
+  cqueues.running():wrap(copy_errors, self)
   local deadline = monotime() + START_TIMEOUT
   self.busy = true
   local ready = write_line(self, json.encode(start.setup), deadline) and read_line(self, deadline)
   self.busy = false
-  if ready ~= "ready" then
+  local problem = ready
+  if ready == "ready" then
+    self.init = self.isolated and find_init(self)
+    ready, problem = take_socket(start)
+  else
+    ready = nil
+  end
+  if not ready then
     self:stop()
-    return nil, "the sandbox's daemon did not start" .. (ready and ready ~= "" and ": " .. ready or "")
+    return nil, "the sandbox's daemon did not start" .. (problem and problem ~= "" and ": " .. problem or "")
   end
   watch(self)
   return self
@@ -157,19 +241,63 @@ end
 
 local collected = {} -- exit codes of processes that have ended before they were asked for
 
--- Takes a process that has ended, or was killed, out of the system's table.
-local function collect(pid)
-  while collected[pid] == nil do
+-- Takes those that have ended out of the system's table.
+local function collect_all()
+  while true do
     local ended, exited, code = native.wait()
-    if ended then
-      collected[ended] = exited and code or -1
-    else
-      cqueues.sleep(0.01)
-    end
+    if not ended then return end
+    if mine[ended] then collected[ended] = exited and code or -1 end
+  end
+end
+
+-- Waits for the end of a process that ends by itself, or was killed.
+local function collect(pid)
+  collect_all()
+  while collected[pid] == nil do
+    cqueues.sleep(0.01)
+    collect_all()
   end
   local code = collected[pid]
-  collected[pid] = nil
+  collected[pid], mine[pid] = nil, nil
   return code
+end
+
+local function kill(pid)
+  if collected[pid] == nil then native.kill(pid, KILL) end
+end
+
+local adopts = false
+
+---From now on what loses its parent, a daemon that was killed, becomes a child of this process, so that it can be
+---ended. Not where that could be somebody else's.
+function daemon.adopt()
+  if native.pid() ~= 1 and #native.descendants() == 0 then adopts = native.subreaper() end
+end
+
+local function end_orphans()
+  local me, deadline = native.pid(), monotime() + GONE_TIMEOUT
+  repeat
+    local left = false
+    local pids, _, parents = native.descendants()
+    for i, pid in ipairs(pids) do
+      if parents[i] == me and not mine[pid] then
+        native.kill(pid, KILL)
+        left = true
+      end
+    end
+    collect_all()
+    if left then cqueues.sleep(0.005) end
+  until not left or monotime() >= deadline
+end
+
+-- The first process behind the walls is gone only after all the others in there: so this one comes before bubblewrap.
+local function end_init(self)
+  local pid, deadline = self.init, monotime() + GONE_TIMEOUT
+  if find_init(self) == pid then native.kill(pid, KILL) end
+  while native.fs_lstat("/proc/" .. string.format("%d", pid)) and monotime() < deadline do
+    cqueues.sleep(0.002)
+    collect_all()
+  end
 end
 
 ---Runs a program and waits for its end, while other coroutines go on.
@@ -179,7 +307,9 @@ function daemon.run(argv)
   local process = native.spawn({
     argv = argv, env = environment("none"), stdin = "null", stdout = "null", stderr = "inherit",
   })
-  return process ~= nil and collect(process.pid) == 0
+  if not process then return false end
+  mine[process.pid] = true
+  return collect(process.pid) == 0
 end
 
 -- By now it has ended, or is to: nothing of it is used any more.
@@ -188,13 +318,23 @@ function daemon:reap()
   self.reaped, self.alive = true, false
   close(self, "stdin")
   close(self, "stdout")
-  native.kill(self.pid, KILL)
+  if not self.init then kill(self.pid) end
   self.idle:signal()
   self.wake:signal()
   cqueues.running():wrap(function()
+    if self.init then
+      end_init(self)
+      kill(self.pid)
+    end
     collect(self.pid)
     -- Without walls its children may have outlived it.
     if not self.isolated then root.kill_processes({ [self.id] = true }) end
+    if adopts then end_orphans() end
+    self.over_with = true
+    while self.stderr do
+      self.wake:signal()
+      cqueues.poll(self.wake, 0.1)
+    end
     self.ended = true
     self.over:signal()
     if self.on_end then self.on_end() end

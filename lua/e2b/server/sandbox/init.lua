@@ -5,6 +5,7 @@
 local cqueues = require("cqueues")
 local condition = require("cqueues.condition")
 local json = require("e2b.server.json")
+local protect = require("e2b.server.protect")
 
 local places = {}
 places.__index = places
@@ -22,11 +23,27 @@ function places.new(options, cq)
   local ok, problem = pcall(require, "e2b.server.native")
   if ok then
     self.native, self.root = problem, require("e2b.server.sandbox.root")
+    -- Many exchanges at once need many; each sandbox starts with as many as there were.
+    self.descriptors = self.native.raise_descriptors()
     cq:wrap(self.root.sweep, options.directory)
   else
-    self.problem = "the local server cannot run sandboxes: " .. tostring(problem):match("^[^\n]*")
+    self.problem = "the local server cannot run sandboxes: " .. tostring(problem):match("^[^\n]*"):gsub(":$", "")
+      .. " (it is built and installed with the library)"
   end
   return self
+end
+
+---Finds out before anybody asks for a sandbox whether there will be one; a missing native module is said on standard
+---error, for the platform API works without.
+---@return boolean|nil ok
+---@return string|nil message why this server is of no use as it was started
+function places:check()
+  if self.problem then
+    io.stderr:write("e2b-server: ", self.problem, "\n")
+    return true
+  end
+  if not self.options.directory then return true end
+  return self.root.check(self.options.directory)
 end
 
 -- ---------------------------------------------------------------- once a server
@@ -49,6 +66,7 @@ function places:isolated()
   if not path then return false, message end
   self.runtime = require("e2b.server.sandbox.runtime").find()
   if not self.wanted then
+    require("e2b.server.sandbox.daemon").adopt()
     self.has_walls, self.reason = false, "it was told to do without"
     return false, self.reason
   end
@@ -57,6 +75,7 @@ function places:isolated()
   self.has_walls, self.reason = require("e2b.server.sandbox.isolation").works(check, self.runtime)
   self.root.remove(check)
   if not self.has_walls then
+    require("e2b.server.sandbox.daemon").adopt()
     io.stderr:write("e2b-server: sandboxes are not isolated, what runs in them sees this machine: ", self.reason, "\n")
   end
   return self.has_walls, self.reason
@@ -92,9 +111,10 @@ local function plan(self, sandbox, place)
   local isolated, runtime = self.has_walls, self.runtime
   local argv
   if isolated then
-    argv = require("e2b.server.sandbox.isolation").command(place.path, {
-      network = may_reach_out(sandbox), binds = runtime.binds, hostname = sandbox.id,
-    })
+    local isolation = require("e2b.server.sandbox.isolation")
+    local options = { network = may_reach_out(sandbox), binds = runtime.binds, hostname = sandbox.id }
+    isolation.prepare(place.path, options)
+    argv = isolation.command(place.path, options)
   else
     argv = {}
   end
@@ -103,7 +123,7 @@ local function plan(self, sandbox, place)
   argv[#argv + 1] = isolated and runtime.isolated or runtime.direct
   local socket = place.path .. "/run/envd.sock"
   return {
-    argv = argv, socket = socket, id = sandbox.id,
+    argv = argv, made = socket, socket = place.path .. "/envd.sock", id = sandbox.id, descriptors = self.descriptors,
     setup = {
       socket = isolated and "/run/e2b/envd.sock" or socket, sandbox_id = sandbox.id, template_id = sandbox.template_id,
       envs = sandbox.env or {}, access_token = sandbox.token, default_user = "user", version = sandbox.envd,
@@ -121,7 +141,7 @@ local function make_place(self, sandbox)
   self:isolated()
   place = place or { cuts = {} }
   place.path = path .. "/" .. sandbox.id
-  local ok, problem = self.native.fs_mkdir(place.path, 457)
+  local ok, problem = self.native.fs_mkdir(place.path, 448)
   if ok and not sandbox.seed then
     ok, problem = pcall(require("e2b.server.sandbox.isolation").fill, place.path, self.has_walls)
   end
@@ -140,6 +160,18 @@ local function plant(sandbox, place)
     seed:release()
   end
   return ok
+end
+
+-- A new daemon among the files that an earlier one, or what ran in there, has left.
+local function launch(self, sandbox, place)
+  local run = place.path .. "/run"
+  self.root.remove(run)
+  local ok, problem = self.native.fs_mkdir(run, 493)
+  local start
+  if ok then ok, start = protect(plan, self, sandbox, place) end
+  if not ok then return nil, "the sandbox cannot be started: " .. tostring(problem or start) end
+  if place.removed then return nil, "the sandbox is gone" end
+  return require("e2b.server.sandbox.daemon").start(start)
 end
 
 ---Whether something runs, or could run, in a sandbox.
@@ -171,8 +203,8 @@ function places:daemon(sandbox)
   local daemon
   if not plant(sandbox, place) then
     message = "the sandbox's files could not be copied"
-  elseif not place.removed then
-    daemon, message = require("e2b.server.sandbox.daemon").start(plan(self, sandbox, place))
+  else
+    daemon, message = launch(self, sandbox, place)
   end
   local starting = place.starting
   place.starting, place.daemon = nil, daemon
@@ -181,7 +213,9 @@ function places:daemon(sandbox)
     daemon:stop()
     return nil, "the sandbox is gone"
   end
-  if not daemon then io.stderr:write("e2b-server: ", sandbox.id, ": ", tostring(message), "\n") end
+  if not daemon and not place.removed then
+    io.stderr:write("e2b-server: ", sandbox.id, ": ", tostring(message), "\n")
+  end
   return daemon, message
 end
 

@@ -5,6 +5,7 @@
 -- @module e2b.server.sandbox.isolation
 
 local native = require("e2b.server.native")
+local root = require("e2b.server.sandbox.root")
 
 local isolation = {}
 
@@ -36,24 +37,66 @@ local function is_link(path)
   return facts and facts.type == "symlink"
 end
 
-local function system_folders(argv)
-  add(argv, "--ro-bind", "/usr", "/usr")
+local function system_folders(list)
+  add(list, { "--ro-bind", "/usr", "/usr" })
   for _, path in ipairs(SYSTEM) do
-    if not is_link(path) then add(argv, "--ro-bind-try", path, path) end
+    if not is_link(path) then add(list, { "--ro-bind-try", path, path }) end
   end
 end
 
-local function settings(argv)
-  for _, name in ipairs(SHARED) do add(argv, "--ro-bind-try", "/etc/" .. name, "/etc/" .. name) end
+local function settings(list)
+  for _, name in ipairs(SHARED) do add(list, { "--ro-bind-try", "/etc/" .. name, "/etc/" .. name }) end
   for _, name in ipairs(native.fs_readdir("/etc") or {}) do
     for _, pattern in ipairs(SHARED_PATTERNS) do
-      if name:find(pattern) then add(argv, "--ro-bind-try", "/etc/" .. name, "/etc/" .. name) end
+      if name:find(pattern) then add(list, { "--ro-bind-try", "/etc/" .. name, "/etc/" .. name }) end
+    end
+  end
+end
+
+-- What is mounted over the sandbox's own `/`, in this order: option, source (if it has one), place.
+local function mounts(tree, options)
+  local list = {}
+  system_folders(list)
+  settings(list)
+  add(list, { "--proc", "/proc" })
+  if native.ids() == 0 then
+    -- bubblewrap takes these for read-only already; to a real root they are not.
+    for _, path in ipairs({ "/proc/sys", "/proc/sysrq-trigger" }) do add(list, { "--ro-bind-try", path, path }) end
+  end
+  add(list, { "--dev", "/dev" }, { "--bind", tree .. "/run", "/run/e2b" })
+  for _, bind in ipairs(options.binds) do add(list, { "--ro-bind-try", bind[1], bind[2] }) end
+  return list
+end
+
+-- Removes what is in the way of a mount point: the first part of its path that is no folder, or not what it should be.
+local function make_way(base, path, is_folder)
+  local at = base
+  for part, rest in path:gmatch("/([^/]+)()") do
+    at = at .. "/" .. part
+    local facts = native.fs_lstat(at)
+    if not facts then return end
+    local folder = is_folder or rest <= #path
+    if facts.type == "dir" and not folder then return root.remove(at) end
+    if facts.type ~= "dir" and (folder or facts.type ~= "file") then return assert(native.fs_unlink(at)) end
+  end
+end
+
+---Makes sure that no mount point lies behind a symbolic link that the sandbox has put there: bubblewrap makes what is
+---missing of their paths, as whoever runs this server, and would follow the link to anywhere on the machine. Nothing
+---may run in the sandbox meanwhile. Raises when it cannot.
+---@param tree string
+---@param options table as for `command`
+function isolation.prepare(tree, options)
+  for _, mount in ipairs(mounts(tree, options)) do
+    local source = mount[3] and native.fs_stat(mount[2])
+    if source or not mount[3] then
+      make_way(tree .. "/root", mount[3] or mount[2], not source or source.type == "dir")
     end
   end
 end
 
 ---The command line in front of the daemon's own.
----@param tree string directory of the sandbox: `root` is its file system, `run` what the server and the daemon share
+---@param tree string directory of the sandbox: `root` is its file system; in `run` the daemon makes its socket
 ---@param options table `network` (false: none but loopback), `binds` (pairs: real path, path inside), `hostname`
 ---@return string[] argv
 function isolation.command(tree, options)
@@ -70,15 +113,7 @@ function isolation.command(tree, options)
   end
   if options.network == false then add(argv, "--unshare-net") end
   add(argv, "--bind", tree .. "/root", "/")
-  system_folders(argv)
-  settings(argv)
-  add(argv, "--proc", "/proc")
-  if native.ids() == 0 then
-    -- bubblewrap takes these for read-only already; to a real root they are not.
-    for _, path in ipairs({ "/proc/sys", "/proc/sysrq-trigger" }) do add(argv, "--ro-bind-try", path, path) end
-  end
-  add(argv, "--dev", "/dev", "--bind", tree .. "/run", "/run/e2b")
-  for _, bind in ipairs(options.binds) do add(argv, "--ro-bind-try", bind[1], bind[2]) end
+  for _, mount in ipairs(mounts(tree, options)) do add(argv, mount[1], mount[2], mount[3]) end
   add(argv, "--chdir", "/", "--")
   return argv
 end
@@ -119,7 +154,10 @@ function isolation.fill(tree, isolated)
   assert(native.fs_mkdir(tree .. "/run", 493))
   for _, path in ipairs({ "", "/home", "/home/user", "/tmp", "/root" }) do folder(path) end
   native.fs_chmod(base .. "/tmp", 1023)
-  if isolated and native.ids() == 0 then native.fs_chown(base .. "/home/user", isolation.USER_ID, isolation.USER_ID) end
+  if isolated and native.ids() == 0 then
+    native.fs_chown(base .. "/home/user", isolation.USER_ID, isolation.USER_ID)
+    native.fs_chmod(base .. "/root", 448)
+  end
   if not isolated then return end
   for _, path in ipairs({
     "/etc", "/var", "/var/tmp", "/var/log", "/var/cache", "/var/lib", "/run", "/run/lock", "/run/e2b", "/mnt", "/media",

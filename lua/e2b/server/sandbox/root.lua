@@ -22,8 +22,10 @@ local KILL = 9
 function root.folder(wanted)
   local path = (wanted or os.getenv("TMPDIR") or ""):gsub("(.)/+$", "%1")
   local fits = path:sub(1, 1) == "/" and #path <= LONGEST
-  if fits then return path end
+  local facts = fits and native.fs_stat(path)
+  if facts and facts.type == "dir" then return path end
   if not wanted then return "/tmp" end
+  if fits then return nil, "the folder for sandboxes must be there: " .. path end
   return nil, string.format("the folder for sandboxes must be an absolute path of at most %d bytes", LONGEST)
 end
 
@@ -34,7 +36,22 @@ local function random_name()
   return (bytes:gsub(".", function(char) return string.format("%02x", char:byte()) end))
 end
 
----Makes a root of one's own and listens in it.
+---Whether a root could be made in a folder.
+---@param folder string|nil
+---@return boolean|nil ok
+---@return string|nil message
+function root.check(folder)
+  local base, problem = root.folder(folder)
+  if not base then return nil, problem end
+  local path = base .. "/" .. PREFIX .. random_name()
+  local ok, message = native.fs_mkdir(path, 448)
+  if not ok then return nil, "cannot make folders for sandboxes in " .. base .. ": " .. tostring(message) end
+  os.remove(path)
+  return true
+end
+
+---Makes a root of one's own and listens in it. Nobody but the server's user may look into it: a sandbox's own files
+---may be programs that run as their owner.
 ---@param cq table the cqueues controller
 ---@param folder string|nil
 ---@return string|nil path
@@ -61,8 +78,6 @@ function root.make(cq, folder)
       end
     end
   end)
-  -- Searchable for all: users of a plain sandbox have to reach their homes in it.
-  native.fs_chmod(path, 457)
   return path
 end
 

@@ -78,7 +78,7 @@ function runtime.find()
   local path, bundled_path = search_path(package.path, here, binds)
   local cpath, bundled_cpath = search_path(package.cpath, here, binds)
   local program = interpreter()
-  if not is_system(program) then
+  if not is_system(native.fs_realpath(program) or program) then
     -- A Lua of one's own: the program and the folder of its libraries, at their own places.
     binds[#binds + 1] = { program, program }
     local folder = program:match("^(.*)/[^/]+$")
