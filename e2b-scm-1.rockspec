@@ -158,6 +158,7 @@ build = {
     ["e2b.server.sandbox.isolation"] = "lua/e2b/server/sandbox/isolation.lua",
     ["e2b.server.sandbox.root"] = "lua/e2b/server/sandbox/root.lua",
     ["e2b.server.sandbox.runtime"] = "lua/e2b/server/sandbox/runtime.lua",
+    ["e2b.server.sandbox.saved"] = "lua/e2b/server/sandbox/saved.lua",
     ["e2b.server.text"] = "lua/e2b/server/text.lua",
     ["e2b.server.validation"] = "lua/e2b/server/validation.lua",
     ["e2b.server.wire"] = "lua/e2b/server/wire.lua",

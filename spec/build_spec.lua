@@ -64,7 +64,8 @@ exec cc "$@" -fsyntax-only
     end
     local function includers(header)
       local files = {}
-      local output = succeeds("cd " .. quote(tree) .. " && grep -lw " .. header .. " build/quick/obj/*.d build/quick/obj/server/*.d")
+      local output = succeeds("cd " .. quote(tree) .. " && grep -lw " .. header ..
+        " build/quick/obj/*.d build/quick/obj/server/*.d")
       for name in output:gmatch("obj/([%w_/]+)%.d\n") do files[#files + 1] = name end
       table.sort(files)
       return files

@@ -162,7 +162,8 @@ function f(a, b, c) end]])
 ---@return number seconds
 function f(a) end]])
     local block = file.functions[6].block
-    assert.same({ "{ b: integer, c: fun(d: string): any }?", "rows of two" }, { block.params[1].type, block.params[1].text })
+    assert.same({ "{ b: integer, c: fun(d: string): any }?", "rows of two" },
+      { block.params[1].type, block.params[1].text })
     assert.equal("number", block.returns[1].type)
   end)
 

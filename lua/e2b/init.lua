@@ -48,7 +48,8 @@ end
 ---@field user_agent string? in the place of ours
 ---@field integration string? "name/version", added to the User-Agent
 ---@field logger fun(event: table)? told of every request: method, path, status, attempt, seconds, request id
----@field connections integer? at most so many at a time, for all clients of the program; the last word holds (100)
+---@field connections integer? at most so many at a time, for all clients of the program; the last word holds (100);
+---  up to 400 streams (commands, terminals, watches) come on top
 ---@field max_answer_bytes integer? larger answers are refused (32 MiB)
 ---@field loop string|table|nil how to wait here; chosen for each call when not given
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
@@ -105,7 +106,7 @@ end
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): ...
 ---@param opts { limit: integer?, timeout: number? }? at most `limit` (100) at once; `timeout` seconds for all
----@return e2b.Entry[] results one entry { ok, value, message, err } an item, in order
+---@return e2b.MemberResult[] results one entry { ok, value, message, err } an item, in order
 ---@return integer failed how many are not ok
 function e2b.map(list, fn, opts)
   with_dot(list, "map", "list, fn")
@@ -114,7 +115,7 @@ end
 
 ---Calls all functions at once and waits for all.
 ---@param ... fun(): ...
----@return e2b.Entry[] results one entry { ok, value, message, err } a function, in order
+---@return e2b.MemberResult[] results one entry { ok, value, message, err } a function, in order
 ---@return integer failed how many are not ok
 function e2b.all(...)
   with_dot((...), "all", "fn, …")

@@ -24,7 +24,7 @@ M.holds_up = scheduler.holds_up
 local methods = {}
 local mt = { __name = "e2b.Task", __index = methods }
 
----@class e2b.Entry
+---@class e2b.MemberResult
 ---@field ok boolean
 ---@field value any what the function returned first
 ---@field message string? with a traceback when the function raised
@@ -343,7 +343,7 @@ local side_by_side = group.new(spawn)
 
 --- Runs functions side by side and waits for all of them.
 ---@param ... fun(): any
----@return e2b.Entry[] results one for each function, in their order
+---@return e2b.MemberResult[] results one for each function, in their order
 ---@return integer failed how many of them are not ok
 function M.all(...)
   local list = compat.pack(...)
@@ -364,7 +364,7 @@ local LIMIT = 100
 ---@param fn fun(item: any, index: integer): any
 ---@param opts? { limit?: integer, timeout?: number } limit: how many at a time (100); timeout: seconds after which
 ---  those that have not ended are cancelled, and those that have not begun never begin
----@return e2b.Entry[] results one for each item, in their order
+---@return e2b.MemberResult[] results one for each item, in their order
 ---@return integer failed how many of them are not ok
 function M.map(list, fn, opts)
   if type(list) ~= "table" then raise("bad argument #1 to e2b.map (a list expected, got " .. type(list) .. ")") end

@@ -28,7 +28,8 @@ function terminal.run(source, options)
   self.before = self:settings()
   local command = support.lua_command(options.env) .. " " .. support.quote(folder .. "/script.lua")
   for _, word in ipairs(options.args or {}) do command = command .. " " .. support.quote(word) end
-  self.pid = posix.run_at(path, "/bin/sh", "-c", (options.shell or "exec %s"):gsub("%%s", function() return command end))
+  local line = (options.shell or "exec %s"):gsub("%%s", function() return command end)
+  self.pid = posix.run_at(path, "/bin/sh", "-c", line)
   open[self] = true
   return self
 end
