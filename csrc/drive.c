@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define DEFAULT_CONNECTIONS 100L
+#define EXTRA_CONNECTIONS 400u
 #define KICK_EVERY 1.0 /* seconds */
 
 double e2b_now(void)
@@ -26,6 +27,23 @@ static double earlier(double a, double b)
 
 /* ---- running transfers ---- */
 
+/* Streams of events stay open for as long as a program likes, and the calls beside them have to get through. So they
+ * don't count; not those beyond EXTRA_CONNECTIONS, lest a process runs out of descriptors. */
+static void set_connections(e2b_engine *engine)
+{
+    size_t extra = engine->streams < EXTRA_CONNECTIONS ? engine->streams : EXTRA_CONNECTIONS;
+    long most = engine->connections + (long)extra;
+    if (engine->multi == NULL)
+        return;
+    curl_multi_setopt(engine->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, most);
+    curl_multi_setopt(engine->multi, CURLMOPT_MAXCONNECTS, most);
+}
+
+static int is_event_stream(const e2b_transfer *t)
+{
+    return (t->call->flags & E2B_STREAM) != 0;
+}
+
 static void link_running(e2b_transfer *t)
 {
     e2b_engine *engine = t->engine;
@@ -36,6 +54,8 @@ static void link_running(e2b_transfer *t)
     engine->running = t;
     engine->in_flight++;
     t->state = E2B_RUNNING;
+    if (is_event_stream(t) && engine->streams++ < EXTRA_CONNECTIONS)
+        set_connections(engine);
 }
 
 static void unlink_running(e2b_transfer *t)
@@ -50,6 +70,8 @@ static void unlink_running(e2b_transfer *t)
     t->prev = t->next = NULL;
     engine->in_flight--;
     t->state = E2B_DONE;
+    if (is_event_stream(t) && --engine->streams < EXTRA_CONNECTIONS)
+        set_connections(engine);
 }
 
 /* Takes a running transfer out of libcurl, whatever it was doing, and tells of it. */
@@ -188,14 +210,6 @@ static void install_callbacks(e2b_engine *engine)
 void e2b_engine_before_pause(e2b_engine *engine)
 {
     install_socket_callback(engine);
-}
-
-static void set_connections(e2b_engine *engine)
-{
-    if (engine->multi == NULL)
-        return;
-    curl_multi_setopt(engine->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, engine->connections);
-    curl_multi_setopt(engine->multi, CURLMOPT_MAXCONNECTS, engine->connections);
 }
 
 static int open_poller(e2b_engine *engine)

@@ -73,6 +73,14 @@ static curl_socket_t on_open(void *owner, curlsocktype purpose, struct curl_sock
             code = curl_easy_setopt(easy, CURLOPT_##option, (value)); \
     } while (0)
 
+/* Larger buffers are a wish: a handle that was taken back while it waited for a connection still has its old ones, and
+ * libcurl then refuses. */
+#define WISH(option, value)                                              \
+    do {                                                                 \
+        if (code == CURLE_OK)                                            \
+            (void)curl_easy_setopt(easy, CURLOPT_##option, (value));     \
+    } while (0)
+
 /* Says the whole of it each time: an earlier call of the handle may have said something else. */
 static CURLcode set_method(e2b_transfer *t, CURL *easy)
 {
@@ -84,7 +92,7 @@ static CURLcode set_method(e2b_transfer *t, CURL *easy)
         SET(READDATA, t);
         SET(INFILESIZE_LARGE, t->source_size);
         if (t->from == E2B_FROM_FD && t->source_size >= LARGE_UPLOAD)
-            SET(UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
+            WISH(UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
     } else if (t->body != NULL || strcmp(t->method, "POST") == 0) {
         SET(POST, 1L);
         SET(POSTFIELDS, t->body != NULL ? t->body : "");
@@ -170,7 +178,7 @@ static CURLcode set_all(e2b_transfer *t, CURL *easy)
     SET(SUPPRESS_CONNECT_HEADERS, 1L);
     SET(WRITEFUNCTION, e2b_on_body);
     if (t->to != E2B_TO_BUFFER)
-        SET(BUFFERSIZE, STREAM_BUFFER_BYTES);
+        WISH(BUFFERSIZE, STREAM_BUFFER_BYTES);
     return code == CURLE_OK ? set_connection(t, easy) : code;
 }
 

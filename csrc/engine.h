@@ -262,7 +262,7 @@ struct e2b_engine {
 
     e2b_transfer *running;
     e2b_transfer *news_first, *news_last;
-    size_t in_flight, transfers, targets, easies;
+    size_t in_flight, streams, transfers, targets, easies;
     size_t serials; /* of targets, given so far */
 
     e2b_slot *idle;

@@ -210,7 +210,8 @@ function engine:events() end
 ---@return number|nil seconds nil: nothing is in flight
 function engine:timeout() end
 
---- The cap on open connections (100); further transfers queue, their deadlines run.
+--- The cap on open connections (100); further transfers queue, their deadlines run. Streams of events come on
+--- top, up to 400 of them: they may stay open for long.
 ---@param n integer
 function engine:connections(n) end
 

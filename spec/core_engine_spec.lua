@@ -264,6 +264,55 @@ describe("the engine", function()
     engine:connections(100)
   end)
 
+  it("uses a handle again that waited for a connection in vain, for a stream, too", function()
+    local target = exchange.target(watch.peer(MIXED))
+    engine:connections(1)
+    local slow = exchange.raw(target, "/slow")
+    engine:start(slow)
+    engine:wait(0.05)
+    for i = 1, 4 do
+      local facts = exchange.fail(exchange.raw(target, "/now", { timeout = 0.03, stream = i % 2 == 0 or nil }))
+      assert.same({ "deadline", "no" }, { facts.cause, facts.sent }, facts.text)
+    end
+    local upload = exchange.raw(target, "/now", { timeout = 0.03, source = "chunks" }, { method = "PUT" })
+    assert.equal("deadline", exchange.fail(upload).cause)
+    exchange.drive({ slow })
+    assert.is_true((slow:result()))
+    engine:connections(100)
+  end)
+
+  it("has room for a call beside any number of open streams", function()
+    local envelopes = require("spec.support.envelopes")
+    local server = watch.peer(envelopes.handler .. [[
+      if request.method == "GET" then return conn:respond(200, "{}") end
+      begin()
+      send('{"event":{"start":{"pid":1}}}')
+      conn:wait_closed()
+    ]])
+    engine:connections(2)
+    local streams, left = {}, 20
+    for i = 1, 20 do
+      streams[i] = envelopes.open(server)
+      engine:start(streams[i])
+    end
+    local limit = core.now() + 5 * support.slack
+    while left > 0 and core.now() < limit do
+      engine:wait(0.1)
+      for transfer in engine.finished, engine do
+        if transfer:event() == "start" then left = left - 1 end
+      end
+    end
+    assert.equal(0, left)
+    local target = exchange.target(server)
+    for _ = 1, 3 do assert.is_true((exchange.get(target, "/", { timeout = 2 }))) end
+    for _, transfer in ipairs(streams) do transfer:cancel() end
+    -- what is no stream still counts
+    local before = server:count("connection")
+    assert.is_true((exchange.get(target, "/", { timeout = 2 })))
+    assert.is_true(server:count("connection") <= before + 1)
+    engine:connections(100)
+  end)
+
   it("keeps deadlines within 100 ms", function()
     local server = watch.peer(MIXED)
     local target = exchange.target(server)
