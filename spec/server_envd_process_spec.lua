@@ -67,6 +67,9 @@ describe("the daemon of a local sandbox, its processes:", function()
       assert.same({ exitCode = -1, status = "signal: killed", error = "signal: killed" }, one:shell("kill -9 $$").exit)
       assert.equal("signal: terminated", one:shell("kill $$").exit.status)
       assert.equal("signal: hangup", one:shell("kill -HUP $$").exit.error)
+      assert.matches("^signal: bad system call", one:shell("kill -SYS $$").exit.status)
+      assert.matches("^signal: CPU time limit exceeded", one:shell("kill -XCPU $$").exit.status)
+      assert.equal("signal: profiling timer expired", one:shell("kill -PROF $$").exit.status)
       assert.equal("signal: signal 40", one:shell("kill -40 $$").exit.status)
     end)
 
@@ -438,6 +441,25 @@ describe("the daemon of a local sandbox, its processes:", function()
       end
       one:call(P .. "CloseStdin", { process = { pid = pid } })
       assert.equal("exit status 0", stream:rest().exit.status)
+    end)
+
+    it("is given up when its client is gone", function()
+      local stream, pid = started("exec sleep 300", { stdin = true })
+      local function open() return tonumber((support.shell("ls /proc/" .. one.pid .. "/fd | wc -l"))) end
+      local before = open()
+      local bytes = native.base64_encode(("x"):rep(1048576))
+      local body = json.encode({ process = { pid = pid }, input = { stdin = bytes } })
+      for _ = 1, 3 do
+        local connection = one:connect()
+        connection:send("POST " .. P .. "SendInput HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+          .. "Content-Length: " .. #body .. "\r\n\r\n" .. body)
+        connection:settimeout(0.2)
+        assert.is_nil((connection:receive("*l")))
+        connection:close()
+      end
+      support.wait_for(function() return open() <= before end, 5, "the end of the connections")
+      signal(pid)
+      stream:rest()
     end)
 
     it("fails when nobody reads", function()

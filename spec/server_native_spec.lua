@@ -296,17 +296,21 @@ describe("the native module of the local server", function()
     end)
   end)
 
-  it("knows its descendants, orphans among them, and their states", function()
+  it("knows its descendants, orphans among them, their states and their parents", function()
     assert.is_true(native.subreaper())
     local one = assert(native.spawn({
       argv = { "sh", "-c", "(sleep 60 & exec sleep 61) & echo $!; sleep 62" }, env = ENV,
     }))
-    local pids, states
+    local pids, states, parents
     support.wait_for(function()
-      pids, states = native.descendants()
+      pids, states, parents = native.descendants()
       return #pids == 4
     end)
     assert.equal(#pids, #states)
+    assert.equal(#pids, #parents)
+    for i, pid in ipairs(pids) do
+      assert.equal(tonumber(support.read_file("/proc/" .. pid .. "/stat"):match("%) %a (%d+)")), parents[i])
+    end
     assert.is_true(native.kill(one.pid, 9))
     wait(one.pid)
     support.wait_for(function() return #native.descendants() == 3 end)

@@ -96,6 +96,12 @@ describe("the walls of a sandbox", function()
     assert.not_equal(support.shell("readlink /proc/" .. server.pid .. "/fd/2"), its)
   end)
 
+  it("hold what it has to know: which one it is, and no users but its own", function()
+    local said = one:shell("cd /run/e2b && cat .E2B_SANDBOX .E2B_SANDBOX_ID .E2B_TEMPLATE_ID; grep passwd "
+      .. "/etc/nsswitch.conf").stdout
+    assert.equal("true" .. one.id .. one.answer.templateID .. "passwd: files\n", said)
+  end)
+
   it("keep users from root's home", function()
     local function shell(user) return one:shell("cd /root && echo in", nil, user).stdout end
     assert.equal("in\n", shell(ROOT))
@@ -186,6 +192,20 @@ describe("a daemon without walls that is killed", function()
     assert.equal(0, select(2, support.shell("kill -0 " .. bystander)))
     server:stop()
     support.wait_for(function() return select(2, support.shell("kill -0 " .. bystander)) ~= 0 end, 5, "the other's end")
+    support.cleanup(folder)
+  end)
+end)
+
+describe("a bubblewrap that hangs", function()
+  it("is given up", function()
+    local folder = support.tmpdir()
+    support.write_file(folder .. "/bwrap", "#!/bin/sh\nexec sleep 300\n")
+    support.write_file(folder .. "/timeout", "#!/bin/sh\nshift 3\nexec /usr/bin/timeout -k 1 1 \"$@\"\n")
+    assert(support.shell("chmod +x " .. folder .. "/bwrap " .. folder .. "/timeout"))
+    local result = support.run(nil, { file = "bin/e2b-server", args = { "--port", "0", "--until-eof" }, stdin = "",
+      env = { PATH = folder .. ":" .. os.getenv("PATH") } })
+    assert.equal(0, result.code)
+    assert.matches("sandboxes are not isolated: bubblewrap (bwrap) does nothing", result.out, 1, true)
     support.cleanup(folder)
   end)
 end)

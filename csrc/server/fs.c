@@ -12,11 +12,9 @@
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
+#include <sys/statvfs.h>
 #if defined(__linux__)
 #include <sys/vfs.h>
-#else
-#include <sys/mount.h>
-#include <sys/param.h>
 #endif
 
 int e2b_fs_fail(lua_State *L, int error)
@@ -305,18 +303,27 @@ static int fs_utime(lua_State *L)
 /* statfs(path) -> { total, free, available (bytes), inodes_free, kind (the filesystem's magic number, on Linux) } */
 static int fs_statfs(lua_State *L)
 {
-    struct statfs st;
+    struct statvfs st;
+    long long unit;
     const char *path = e2b_native_path(L, 1);
+#if defined(__linux__)
+    struct statfs more;
+#endif
     if (path == NULL)
         return e2b_fs_fail(L, EINVAL);
-    if (statfs(path, &st) != 0)
+    if (statvfs(path, &st) != 0)
         return e2b_fs_fail(L, errno);
+    unit = st.f_frsize != 0 ? (long long)st.f_frsize : (long long)st.f_bsize;
     lua_createtable(L, 0, 5);
-    set_whole(L, "total", (long long)st.f_blocks * (long long)st.f_bsize);
-    set_whole(L, "free", (long long)st.f_bfree * (long long)st.f_bsize);
-    set_whole(L, "available", (long long)st.f_bavail * (long long)st.f_bsize);
+    set_whole(L, "total", (long long)st.f_blocks * unit);
+    set_whole(L, "free", (long long)st.f_bfree * unit);
+    set_whole(L, "available", (long long)st.f_bavail * unit);
     set_whole(L, "inodes_free", (long long)st.f_ffree);
-    set_whole(L, "kind", (long long)((unsigned long)st.f_type & 0xFFFFFFFFUL));
+#if defined(__linux__)
+    if (statfs(path, &more) != 0)
+        return e2b_fs_fail(L, errno);
+    set_whole(L, "kind", (long long)((unsigned long)more.f_type & 0xFFFFFFFFUL));
+#endif
     return 1;
 }
 

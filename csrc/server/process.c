@@ -125,20 +125,31 @@ static size_t read_entries(entry *list, size_t room)
     return count;
 }
 
-/* Marks the descendants of root; the list is in no particular order. */
+static int by_pid(const void *a, const void *b)
+{
+    const entry *one = a, *other = b;
+    return one->pid < other->pid ? -1 : one->pid > other->pid;
+}
+
+/* Sorts the list and marks the descendants of root. Most children have a higher pid than their parent. */
 static void mark(entry *list, size_t count, pid_t root)
 {
-    size_t i, j;
+    size_t i;
     int found = 1;
+    entry *parent, key;
+    memset(&key, 0, sizeof key);
+    qsort(list, count, sizeof *list, by_pid);
     for (i = 0; i < count; i++)
         list[i].ours = list[i].parent == root;
     while (found) {
         found = 0;
         for (i = 0; i < count; i++) {
-            for (j = 0; !list[i].ours && j < count; j++) {
-                if (list[j].ours && list[j].pid == list[i].parent)
-                    list[i].ours = found = 1;
-            }
+            if (list[i].ours)
+                continue;
+            key.pid = list[i].parent;
+            parent = bsearch(&key, list, count, sizeof *list, by_pid);
+            if (parent != NULL && parent->ours)
+                list[i].ours = found = 1;
         }
     }
 }

@@ -19,6 +19,7 @@ local STATUS = {
 local UNARY = "application/json"
 local STREAM = "application/connect+json"
 local DEFAULT_KEEPALIVE = 90 -- seconds
+local MAX_KEEPALIVE = 600
 local MAX_MESSAGE = 16 * 1024 * 1024
 
 local failure_meta = { __name = "e2b.server.connect" }
@@ -229,7 +230,8 @@ local function stream_headers(request)
   read_headers(request)
   local interval = (request.headers["keepalive-ping-interval"] or ""):match("^%d+$")
   interval = interval and tonumber(interval) or 0
-  request.keepalive = interval > 0 and interval or DEFAULT_KEEPALIVE
+  -- A ping is also how a client that has left is noticed.
+  request.keepalive = interval > 0 and math.min(interval, MAX_KEEPALIVE) or DEFAULT_KEEPALIVE
   return is_packed(request.headers["connect-content-encoding"])
 end
 

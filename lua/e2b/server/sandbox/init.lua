@@ -18,6 +18,7 @@ local ENDING = 3 -- seconds the program waits at its end for the processes of it
 function places.new(options, cq)
   local self = setmetatable({
     options = options, cq = cq, all = setmetatable({}, { __mode = "k" }), wanted = options.isolation ~= false,
+    leaving = 0, left = condition.new(), -- sandboxes that are being removed
   }, places)
   -- Without the native module there is no data plane, and nothing of one to clean up.
   local ok, problem = pcall(require, "e2b.server.native")
@@ -136,6 +137,7 @@ end
 local function make_place(self, sandbox)
   local place = self.all[sandbox]
   if place and place.path then return place end
+  if sandbox.state == "killed" then return nil, "the sandbox is gone" end
   local path, message = find_root(self)
   if not path then return nil, message end
   self:isolated()
@@ -167,9 +169,12 @@ local function launch(self, sandbox, place)
   local run = place.path .. "/run"
   self.root.remove(run)
   local ok, problem = self.native.fs_mkdir(run, 493)
+  if ok then
+    ok, problem = pcall(require("e2b.server.sandbox.isolation").sign, run, sandbox.id, sandbox.template_id)
+  end
   local start
   if ok then ok, start = protect(plan, self, sandbox, place) end
-  if not ok then return nil, "the sandbox cannot be started: " .. tostring(problem or start) end
+  if not ok then return nil, "the sandbox cannot be started: " .. tostring(start or problem) end
   if place.removed then return nil, "the sandbox is gone" end
   return require("e2b.server.sandbox.daemon").start(start)
 end
@@ -307,6 +312,16 @@ local function remove(self, place)
   end
 end
 
+local function leave(self, place)
+  self.leaving = self.leaving + 1
+  self.cq:wrap(function()
+    local ok, raised = protect(remove, self, place)
+    if not ok then io.stderr:write("e2b-server: ", tostring(raised), "\n") end
+    self.leaving = self.leaving - 1
+    self.left:signal()
+  end)
+end
+
 ---Ends everything that runs in a sandbox and removes its files; does not wait for that.
 ---@param sandbox table
 function places:remove(sandbox)
@@ -320,24 +335,16 @@ function places:remove(sandbox)
   place.removed = true
   -- At once what can be done at once: nothing may still answer in its name.
   if place.daemon then place.daemon:stop() end
-  self.cq:wrap(remove, self, place)
+  leave(self, place)
 end
 
 ---Ends and removes everything; waits for it, but not for long.
 function places:close()
   if not self.path or self.closed then return end
   self.closed = true
-  local left, done = 0, condition.new()
-  for _, place in pairs(self.all) do
-    left = left + 1
-    self.cq:wrap(function()
-      remove(self, place)
-      left = left - 1
-      done:signal()
-    end)
-  end
+  for _, place in pairs(self.all) do leave(self, place) end
   local deadline = cqueues.monotime() + ENDING
-  while left > 0 and cqueues.monotime() < deadline do cqueues.poll(done, deadline - cqueues.monotime()) end
+  while self.leaving > 0 and cqueues.monotime() < deadline do cqueues.poll(self.left, deadline - cqueues.monotime()) end
   self.root.remove(self.path)
 end
 

@@ -12,7 +12,7 @@ local isolation = {}
 -- Of the machine's settings what programs need to run; nothing of its users or its secrets.
 local SHARED = {
   "alternatives", "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki/tls/certs",
-  "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "host.conf", "gai.conf", "localtime", "os-release",
+  "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "host.conf", "gai.conf", "localtime", "os-release",
   "debian_version", "mime.types", "protocols", "services", "magic", "terminfo", "fonts", "perl",
 }
 local SHARED_PATTERNS = { "^python3", "^java%-" }
@@ -123,6 +123,8 @@ end
 local PASSWD = "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
   .. "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 local GROUP = "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n"
+-- The machine's own would have its users looked for in the network.
+local SWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n"
 local PROFILE = [[
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -170,13 +172,28 @@ function isolation.fill(tree, isolated)
   native.fs_symlink("/proc/mounts", base .. "/etc/mtab")
   write(base .. "/etc/passwd", PASSWD)
   write(base .. "/etc/group", GROUP)
+  write(base .. "/etc/nsswitch.conf", SWITCH)
   write(base .. "/etc/profile", PROFILE)
   write(base .. "/etc/bash.bashrc", BASHRC)
   write(base .. "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
   copy("/etc/resolv.conf", base .. "/etc/resolv.conf")
 end
 
+---Says in files which sandbox this is.
+---@param folder string nothing is in it yet
+---@param id string
+---@param template_id string
+function isolation.sign(folder, id, template_id)
+  write(folder .. "/.E2B_SANDBOX", "true")
+  write(folder .. "/.E2B_SANDBOX_ID", id)
+  write(folder .. "/.E2B_TEMPLATE_ID", template_id)
+end
+
 -- ---------------------------------------------------------------- does it work here?
+
+-- Where there is `timeout`, a check that hangs does not hang the server.
+local CHECK = "exec 2>&1 </dev/null; set -- %s; command -v timeout >/dev/null && exec timeout -k 1 30 \"$@\"; "
+  .. "exec \"$@\""
 
 local function quote(word)
   return "'" .. word:gsub("'", "'\\''") .. "'"
@@ -192,11 +209,12 @@ function isolation.works(tree, runtime)
   local argv = isolation.command(tree, { hostname = "check", binds = runtime.binds })
   add(argv, runtime.program, "-e", "io.write('it works')")
   for i, word in ipairs(argv) do argv[i] = quote(word) end
-  local pipe = io.popen("exec 2>&1 </dev/null; exec " .. table.concat(argv, " "), "r")
+  local pipe = io.popen(CHECK:format((table.concat(argv, " "))), "r")
   local said = pipe and pipe:read("*a") or ""
   if pipe then pipe:close() end
   if said == "it works" then return true end
   if said:find("not found", 1, true) then said = "bubblewrap (bwrap) is not installed" end
+  if said == "" then said = "bubblewrap (bwrap) does nothing" end
   return false, (said:gsub("%s+$", ""):match("[^\n]*$"))
 end
 
