@@ -137,7 +137,12 @@ void e2b_error_object(lua_State *L, int facts)
     /* The status as a number; a word in errors of Connect and of the volume content API. */
     lua_getfield(L, object, "code");
     if (lua_type(L, -1) == LUA_TNUMBER) {
+        lua_Number code = lua_tonumber(L, -1);
         has_code = 1;
+        if (code >= 400 && code < 600 && code == (lua_Number)(int)code) { /* in this order: not every number is an int */
+            lua_pushinteger(L, (lua_Integer)code);
+            lua_setfield(L, facts, "code");
+        }
     } else if (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 0) {
         if (is_connect_code(lua_tostring(L, -1)))
             has_message = 1;

@@ -40,7 +40,8 @@ local guard = {}
 ---@field status? integer
 ---@field curl? integer CURLcode
 ---@field message? string what E2B's JSON error body says
----@field error_code? string|integer the same body's code; of Connect's errors the word, as "not_found"
+---@field error_code? string the same body's code; of Connect's errors the word, as "not_found"
+---@field code? integer the same body's, when it is a number from 400 to 599: the status as the service itself sees it
 ---@field has_body? boolean it was there
 ---@field retry_after? string the header as it came
 ---@field request_id? string X-E2B-Trace-ID

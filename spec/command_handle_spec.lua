@@ -48,6 +48,15 @@ local LINES = [[
   end
 ]]
 
+describe("waiting with options", function()
+  it("keeps the check that the handle was made with", function()
+    local server = serve("on.Start = function() run(3) end")
+    local _, _, err = start(server, { check = true }):wait({ timeout = 5 })
+    assert.are.equal("exit", err and err.kind)
+    assert.are.equal(3, assert(start(server, { check = true }):wait({ check = false })).exit_code)
+  end)
+end)
+
 describe("lines out of pieces", function()
   local function lines(most, ...)
     local buffer, found = line_buffer.new(most), {}

@@ -48,8 +48,10 @@ for _, mode in ipairs(envd_peer.MODES) do
       assert.are.equal(0, result.stdout_dropped)
       assert.are.equal('CommandResult(exit code 0, stdout "hello\\n", stderr "and more")', tostring(result))
       local sent = envd_peer.messages(server, "Start")[1]
+      assert.is_truthy(sent.message.tag:find("^e2b%-%x+$")) -- ours: how it is found when its pid never comes
       assert.are.same({
         process = { cmd = "/bin/bash", args = { "-l", "-c", "echo hello | cat" } }, stdin = false,
+        tag = sent.message.tag,
       }, sent.message)
       assert.are.equal("60000", sent.headers["connect-timeout-ms"])
       assert.are.equal("50", sent.headers["keepalive-ping-interval"])
@@ -596,5 +598,179 @@ describe("the caller's mistakes", function()
     assert.are.equal(0, #envd_peer.messages(server, "Start"))
     assert(commands:run("x"))
     assert.are.equal("Basic dXNlcjo=", envd_peer.messages(server, "Start")[1].headers.authorization)
+  end)
+end)
+
+describe("a command whose process was not heard of", function()
+  local LATE = [[
+    on.Start = function()
+      begin()
+      conn:wait_closed()
+      conn:close()
+    end
+  ]]
+
+  local function signalled(server)
+    local started, sent = envd_peer.messages(server, "Start"), envd_peer.messages(server, "SendSignal")
+    assert.are.equal(1, #started)
+    assert.are.equal(1, #sent)
+    assert.are.same({ tag = started[1].message.tag }, sent[1].message.process)
+  end
+
+  for _, name in ipairs({ "run", "start" }) do
+    it("is ended by its tag when the wait is given up: " .. name, function()
+      local server = serve(LATE)
+      local commands = server.sandbox().commands
+      local task = e2b.spawn(function() return commands[name](commands, "x") end)
+      e2b.sleep(0.1)
+      task:cancel()
+      local _, message, err = task:wait(5)
+      assert.are.equal("cancelled", err.kind, message)
+      assert.is_nil(message:find("may go on", 1, true))
+      signalled(server)
+    end)
+
+    it("is ended by its tag when its time is over: " .. name, function()
+      local server = serve(LATE)
+      local commands = server.sandbox().commands
+      local took, _, message, err = support.timed(function()
+        return commands[name](commands, "x", { request_timeout = 0.2 })
+      end)
+      assert.are.same({ "timeout", "request_timeout" }, { err.kind, err.deadline })
+      assert.is_truthy(message:find("a process may have been started", 1, true), message)
+      assert.are.equal(message, err.message)
+      assert.is_true(took < 0.2 + support.tolerance, "took " .. took)
+      e2b.sleep(0.2 * support.slack)
+      signalled(server)
+    end)
+  end
+
+  it("may go on when the daemon knows nothing of it yet, and that is said", function()
+    local server = serve(LATE .. "on.SendSignal = function() fail(404, 'not_found', 'no such process') end")
+    local commands = server.sandbox().commands
+    local task = e2b.spawn(function() return commands:start("x") end)
+    e2b.sleep(0.1)
+    task:cancel()
+    local _, message = task:wait(5)
+    assert.is_truthy(message:find("its process may go on", 1, true), message)
+  end)
+
+  it("is left alone when the sandbox refused it", function()
+    local server = serve([[
+      on.Start = function() begin() finish('{"error":{"code":"invalid_argument","message":"cwd"}}') end
+    ]])
+    local _, _, err = server.sandbox().commands:start("x")
+    assert.are.equal("invalid_argument", err.kind)
+    e2b.sleep(0.05)
+    assert.are.equal(0, #envd_peer.messages(server, "SendSignal"))
+  end)
+end)
+
+describe("a command that went quiet", function()
+  it("and was given up for that is ended", function()
+    local server = serve(HANGS)
+    local _, message, err = server.sandbox().commands:run("x", { idle_timeout = 0.2 })
+    assert.are.same({ "timeout", "idle_timeout", 7 }, { err.kind, err.deadline, err.pid })
+    assert.is_nil(message:find("connect(7)", 1, true), message)
+    assert.are.same({ pid = 7 }, envd_peer.messages(server, "SendSignal")[1].message.process)
+  end)
+
+  it("goes on when it has a handle", function()
+    local server = serve(HANGS)
+    local handle = assert(server.sandbox().commands:start("x", { idle_timeout = 0.2 }))
+    local _, message = handle:wait()
+    assert.is_truthy(message:find("connect(7)", 1, true), message)
+    assert.are.equal(0, #envd_peer.messages(server, "SendSignal"))
+  end)
+end)
+
+describe("input that could not be sent", function()
+  for _, size in ipairs({ 5, 100000 }) do
+    it("does not pass for all of it: " .. size .. " bytes", function()
+      local server = serve([[
+        on.Start = function()
+          begin()
+          event('{"start":{"pid":7}}')
+          conn:sleep(0.3)
+          ended(0)
+          finish()
+        end
+        on.SendInput = function()
+          conn:respond(500, "<html>upstream connect error</html>", { ["Content-Type"] = "text/html" })
+        end
+      ]])
+      local result, message, err = server.sandbox().commands:run("wc -c", { stdin = ("x"):rep(size) })
+      assert.is_nil(result)
+      assert.are.equal("server", err.kind, message)
+      assert.are.equal(1, #envd_peer.messages(server, "SendSignal"))
+    end)
+  end
+
+  it("because the process wants no more is nothing", function()
+    local server = serve([[
+      on.Start = function() begin() event('{"start":{"pid":7}}') conn:sleep(0.2) ended(3) finish() end
+      on.SendInput = function() fail(500, "internal", "error writing to stdin: broken pipe") end
+    ]])
+    assert.are.equal(3, assert(server.sandbox().commands:run("x", { stdin = "y" })).exit_code)
+  end)
+end)
+
+describe("the name of a command in messages", function()
+  it("is a program or nothing", function()
+    local server = serve("on.Start = function() run(1) end")
+    local commands = server.sandbox().commands
+    for cmd, name in pairs({
+      ["ls -l"] = "ls", ["TOKEN=abc ./x"] = "./x", ["(TOKEN=abc ./x)"] = "the command", ["'sec ret' x"] = "the command",
+      ["mysql://u:p@h/x"] = "the command",
+    }) do
+      local _, message = commands:run(cmd, { check = true })
+      assert.are.equal("sandbox.commands:run: " .. name .. " ended with exit code 1", message)
+    end
+    local _, message = commands:run({ "TOKEN=abc", "x" }, { check = true })
+    assert.are.equal("sandbox.commands:run: the command ended with exit code 1", message)
+  end)
+end)
+
+describe("what commands return", function()
+  it("is one value, and no nils after it", function()
+    local server = serve([[
+      on.Start = function() run(0, "a\n") end
+      on.Connect = on.Start
+      on.List = function() answer(200) end
+      on.SendInput = on.List
+      on.CloseStdin = on.List
+    ]])
+    local commands = server.sandbox().commands
+    local function one(...) assert.are.equal(1, select("#", ...)) return ... end
+    one(commands:run("x"))
+    one(commands:run("x", { check = true, timeout = 3 }))
+    one(commands:list())
+    one(commands:send_stdin(7, "x"))
+    one(commands:close_stdin(7))
+    local handle = one(commands:start("x"))
+    one(handle:send_stdin("x"))
+    one(handle:close_stdin())
+    one(handle:wait())
+    one(handle:wait({ timeout = 1 }))
+    one(handle:disconnect())
+    one(commands:connect(7)):disconnect()
+    assert.are.equal(2, select("#", commands:kill(7)))
+  end)
+
+  it("of a list is a table to be read, without the tags that are ours", function()
+    local server = serve([[
+      on.Start = function(message) shared.tag = message.tag run(0) end
+      on.List = function()
+        answer(200, ('{"processes":[{"pid":7,"tag":"%s","config":{"cmd":"/bin/bash","args":["-l","-c","sleep 5"]}},'
+          .. '{"pid":"12","tag":"job","config":{"cmd":"ls","args":["-l"],"cwd":"/tmp"}},{"pid":13,'
+          .. '"config":{"cmd":"top"}}]}'):format(shared.tag))
+      end
+    ]])
+    local commands = server.sandbox().commands
+    assert(commands:run("x"))
+    local list = assert(commands:list())
+    assert.is_nil(list[1].tag)
+    assert.are.equal("job", list[2].tag)
+    assert.are.equal("PID  TAG  COMMAND  CWD\n  7       sleep 5\n 12  job  ls -l    /tmp\n 13       top", tostring(list))
   end)
 end)

@@ -397,9 +397,9 @@ end)
 
 describe("an error body", function()
   it("gives message and error_code when it is E2B's", function()
-    assert.are.same({ message = "no such sandbox", has_body = true },
+    assert.are.same({ message = "no such sandbox", code = 404, has_body = true },
       core._error('{"code":404,"message":"no such sandbox"}'))
-    assert.are.same({ message = "busy", error_code = "sandbox_placement_timeout", has_body = true },
+    assert.are.same({ message = "busy", code = 504, error_code = "sandbox_placement_timeout", has_body = true },
       core._error(' {"code":504,"message":"busy","error_code":"sandbox_placement_timeout","more":{}}'))
     assert.are.same({ message = "m", error_code = "not_found", has_body = true },
       core._error('{"code":"not_found","message":"m"}'))
@@ -416,7 +416,10 @@ describe("an error body", function()
       '{"message":"' .. ("x"):rep(300000) .. '","code":1}' }) do
       assert.are.same({}, core._error(text), text:sub(1, 40))
     end
-    assert.are.same({}, core._error('{"code":500}'))
+    assert.are.same({ code = 500 }, core._error('{"code":500}'))
+    for _, code in ipairs({ "399", "600", "-1", "404.5", "1e300", "5" }) do
+      assert.are.same({}, core._error('{"code":' .. code .. "}"))
+    end
   end)
 
   it("is cut at 1 KiB, between two characters", function()

@@ -219,6 +219,8 @@ describe("sandbox.pty", function()
     raises("bad options", function() return pty:send_stdin(1, "data", 1) end)
     raises("needs a string", function() return pty:send_stdin(1, 2) end)
     raises("'size'", function() return pty:resize(1, 80) end)
+    raises("bad options", function() return pty:resize(1, 80, 24, 1) end)
+    raises("rows must be", function() return pty:resize(1, { cols = 80 }) end)
     raises("unknown option 'columns'", function() return pty:resize(1, { columns = 80, cols = 80, rows = 1 }) end)
     local handle = assert(pty:create({ cmd = "true" }))
     raises("Ctrl-D", function() return handle:close_stdin() end)
@@ -241,7 +243,14 @@ describe("a terminal's requests", function()
     local handle = assert(sandbox.pty:create({ cols = 100, rows = 30, envs = { A = "b" }, cwd = "/w" }))
     assert(handle:send_stdin("ls\r"))
     assert(handle:resize(10, 20))
+    assert(handle:resize({ cols = 11, rows = 21 }, { request_timeout = 5 }))
+    assert(sandbox.pty:resize(7, { cols = 12, rows = 22 }, { request_timeout = 5 }))
+    assert(sandbox.pty:resize(7, 13, 23, { request_timeout = 5 }))
     handle:wait()
+    for i, update in ipairs(envd_peer.messages(server, "Update")) do
+      assert.same({ cols = 9 + i, rows = 19 + i }, update.message.pty.size)
+    end
+    assert.equal(4, #envd_peer.messages(server, "Update"))
     local requests = {}
     for _, name in ipairs({ "Start", "SendInput", "Update" }) do
       requests[name] = envd_peer.messages(server, name)[1]
@@ -251,7 +260,7 @@ describe("a terminal's requests", function()
         cmd = "/bin/bash", args = { "-i", "-l" }, cwd = "/w",
         envs = { A = "b", TERM = "xterm-256color", LANG = "C.UTF-8", LC_ALL = "C.UTF-8" },
       },
-      pty = { size = { cols = 100, rows = 30 } },
+      pty = { size = { cols = 100, rows = 30 } }, tag = requests.Start.message.tag,
     }, requests.Start.message)
     assert.is_nil(requests.Start.headers["connect-timeout-ms"])
     assert.same({ process = { pid = 7 }, input = { pty = "bHMN" } }, requests.SendInput.message)

@@ -256,6 +256,10 @@ for _, mode in ipairs(envd_peer.MODES) do
       { health = "health()", kind = nil, text = "the sandbox itself answers" },
       { health = "answer(502, '{\"message\":\"The sandbox was not found\",\"code\":502}')", kind = "sandbox_gone",
         text = "the sandbox was killed or reached its end of life" },
+      { health = "answer(502, '{\"message\":\"The sandbox is running but port is not open\",\"code\":502}')",
+        kind = "network", text = "can't be reached" },
+      { health = "conn:respond(502, '<html>bad gateway</html>', { ['Content-Type'] = 'text/html' })", kind = "network",
+        text = "can't be reached" },
       { health = "health(503)", kind = "busy", text = "too busy to answer" },
       { health = "health(429)", kind = "busy", text = "too busy to answer" },
       { health = "health(500)", kind = "network", text = "can't be reached" },
@@ -347,6 +351,23 @@ for _, mode in ipairs(envd_peer.MODES) do
         count = count + 1
       end
       assert.are.equal(count, server:count())
+    end)
+
+    it_("tells what went wrong when its code is a number, or nobody's", function()
+      local server = serve([[
+        on.Start = function()
+          begin()
+          finish('{"error":{"code":' .. request.headers["x-code"] .. ',"message":"because of it"}}')
+        end
+      ]])
+      local codes = { ["429"] = "rate_limit", ["404"] = "not_found", ["5"] = "server", ['"nonsense"'] = "server" }
+      for code, kind in pairs(codes) do
+        local _, message, err = read_all(assert(open(server, { headers = { "X-Code", code }, resource = "process" })))
+        assert.are.equal(kind, err.kind, code)
+        assert.is_truthy(message:find("because of it", 1, true), message)
+        assert.are.equal("because of it", err.server_message)
+      end
+      assert.are.equal(4, server:count())
     end)
 
     it_("tells what the proxy says instead of a stream", function()
@@ -835,5 +856,29 @@ describe("the signs of life asked of a stream", function()
     assert.is_nil(message)
     assert.are.equal(2, #got)
     assert.are.equal("1", server:requests()[1].headers["keepalive-ping-interval"])
+  end)
+end)
+
+describe("what a sandbox says went wrong", function()
+  it("is what the number in it says, whatever the status is", function()
+    local server = serve([[
+      on.Stat = function() answer(500, '{"code":' .. request.headers["x-code"] .. ',"message":"too many"}') end
+    ]])
+    local target = assert(server.client:sandbox_target(nil, "i1", "tok-1"))
+    for code, kind in pairs({ ["429"] = "rate_limit", ["507"] = "no_space", ["13"] = "server", ["200"] = "server" }) do
+      local _, message, err = server.client:call("fs_stat", { body = { path = "x" } }, nil, {
+        operation = "spec", target = target, headers = { "X-Code", code },
+      })
+      assert.are.equal(kind, err.kind, message)
+      assert.are.equal(500, err.status)
+    end
+  end)
+
+  it("is told apart from what the platform says", function()
+    local server = serve([[ on.Stat = function() fail(500, "internal", "no luck") end ]])
+    local _, message = server.client:call("fs_stat", { body = { path = "x" } }, nil, {
+      operation = "spec", target = assert(server.client:sandbox_target(nil, "i1", "tok-1")),
+    })
+    assert.are.equal("spec: the sandbox's daemon failed (internal: no luck)", message)
   end)
 end)

@@ -47,9 +47,10 @@ function methods:close_stdin(opts)
   return inputs.close(state.link, self.pid, opts, state.resource .. ":close_stdin")
 end
 
---- Makes the terminal of a process another size. envd: POST /process.Process/Update.
----@param cols integer
----@param rows integer
+--- Makes the terminal of a process another size: resize(120, 40) or resize({ cols = 120, rows = 40 }).
+--- envd: POST /process.Process/Update.
+---@param cols integer|{ cols: integer, rows: integer }
+---@param rows integer|e2b.CallOptions|nil the options, after a table
 ---@param opts e2b.CallOptions?
 ---@return true? ok
 ---@return string? message
@@ -57,6 +58,7 @@ end
 function methods:resize(cols, rows, opts)
   local state = private(self, "resize")
   if not state.pty then options.raise("only a terminal has a size: this process was started without one") end
+  cols, rows, opts = inputs.size("handle:resize", cols, rows, opts)
   if opts ~= nil then options.call(opts, nil, "handle:resize") end
   return inputs.resize(state.link, self.pid, cols, rows, opts, state.resource .. ":resize")
 end

@@ -91,7 +91,7 @@ M.fail = fail
 local function broken(self, state, message, err)
   if err.kind == "cancelled" and not state.stream.ended then return nil, message, err end -- the waiter, not the stream
   err.pid = self.pid
-  if self.pid and (err.kind == "network" or err.deadline == "idle_timeout") then
+  if self.pid and (err.kind == "network" or err.deadline == "idle_timeout" and not state.foreground) then
     message = ("%s; connect(%d) finds the process again if it still runs"):format(message, self.pid)
     err.message = message
   end
@@ -229,7 +229,8 @@ local WAIT = {
 }
 
 --- Waits until the process has ended, reading what it writes. A code other than 0 is a result like every other.
---- envd: the end event of POST /process.Process/Start. Errors: timeout, network, sandbox_gone; `exit` with `check`.
+--- envd: the end event of POST /process.Process/Start. Errors: timeout, network, sandbox_gone; `exit` with `check`
+--- (of this call, or else of the one that made the handle).
 ---@param opts { timeout: number?, on_stdout: fun(data: string)?, on_stderr: fun(data: string)?, check: boolean? }?
 ---  timeout: seconds to wait; the process goes on after them
 ---@return e2b.CommandResult? result
@@ -242,9 +243,12 @@ function methods:wait(opts)
   local out, err_, pty = state.on_stdout, state.on_stderr, state.on_pty
   state.on_stdout, state.on_stderr = opts.on_stdout or out, opts.on_stderr or err_
   state.on_pty = opts.on_pty or pty
-  local result, message, err = drain(self, state, opts.check, opts.timeout)
+  local check = opts.check
+  if check == nil then check = state.check end
+  local result, message, err = drain(self, state, check, opts.timeout)
   state.on_stdout, state.on_stderr, state.on_pty = out, err_, pty
-  return result, message, err
+  if result then return result end
+  return nil, message, err
 end
 
 -- Reading ------------------------------------------------------------------------------------------------------------
@@ -357,6 +361,8 @@ require("e2b.command_actions").add(methods, private)
 ---@field timeout number? seconds for the whole stream, and for a process that is started with it; 0 = none
 ---@field max_output integer? bytes of each stream that are kept
 ---@field pty boolean? the process has a terminal
+---@field tag string? of the process, when it is only ours
+---@field foreground boolean? who started it waits for its end
 ---@field on_stdout fun(data: string)?
 ---@field on_stderr fun(data: string)?
 ---@field on_pty fun(data: string)?
@@ -374,6 +380,7 @@ function M.new(link, stream, spec)
     [PRIVATE] = {
       link = link, stream = stream, operation = spec.operation, resource = spec.resource or "handle", name = spec.name,
       pty = spec.pty, on_stdout = spec.on_stdout, on_stderr = spec.on_stderr, on_pty = spec.on_pty, check = spec.check,
+      tag = spec.tag, foreground = spec.foreground,
       out = output_buffer.new(most), errors = output_buffer.new(most),
       lines = {}, longest_line = most > 0 and most or M.MAX_OUTPUT,
     },

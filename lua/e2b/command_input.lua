@@ -59,6 +59,18 @@ function M.kill(link, process, opts, operation)
   return nil, message, err
 end
 
+--- Ends a process without waiting for it, and nobody hears how that went.
+---@param link e2b.Link
+---@param process any
+---@param seconds number the longest it may take
+---@param operation string
+function M.kill_beside(link, process, seconds, operation)
+  local stream = link:open("process_signal", {
+    body = { process = M.selector(process, operation), signal = "SIGNAL_SIGKILL" },
+  }, { request_timeout = seconds }, { operation = operation, timeout = seconds })
+  if stream then stream:let_go() end
+end
+
 local function with_how_far(message, err, sent, all)
   if all <= MOST then return nil, message, err end
   err.message = ("%s (%d of %d bytes had been sent)"):format(message, sent, all)
@@ -106,6 +118,17 @@ function M.close(link, process, opts, operation)
   ok, message, err = link:call("process_close_stdin", { body = { process = selector } }, opts, context(operation))
   if ok == nil then return nil, message, err end
   return true
+end
+
+--- Columns and rows, however they are written: (cols, rows, opts) or ({ cols = …, rows = … }, opts).
+---@param operation string
+---@return any cols
+---@return any rows
+---@return table? opts
+function M.size(operation, cols, rows, opts)
+  if type(cols) ~= "table" then return cols, rows, opts end
+  options.check(cols, { "cols", "rows" }, operation)
+  return cols.cols, cols.rows, rows
 end
 
 --- Tells a terminal its size.
@@ -158,7 +181,8 @@ end
 ---@param err e2b.Error
 ---@return boolean
 function M.gone(err)
-  return err.kind == "not_found" and err.resource == "process" or err.kind == "server"
+  -- The daemon's own word. A 500 of something in between says nothing about the process.
+  return err.kind == "not_found" and err.resource == "process" or err.error_code == "internal"
 end
 
 --- Sends all input beside whatever the caller does. When that fails, the process is killed: half of an input must not

@@ -27,12 +27,15 @@ local function check_types(opts, operation)
   end
 end
 
+-- A program's name, for messages, if it is nothing but that.
+local function plain(word)
+  return #word <= 64 and word:find("^[%w_./+-]+$") and describe.clean(word) or "the command"
+end
+
 -- Of a command line, the word that is the program: what stands before it may be NAME=secret.
 local function program_of(line)
   for word in line:gmatch("%S+") do
-    if not word:find("^[%a_][%w_]*%+?=") then
-      return #word <= 64 and describe.clean(word) or "the command"
-    end
+    if not word:find("^[%a_][%w_]*%+?=") then return plain(word) end
     if word:find("[\"'`$(]") then break end -- the value goes on behind the next blank, perhaps
   end
   return "the command"
@@ -139,7 +142,7 @@ function M.start(link, cmd, opts, operation, timeout)
       process = { cmd = program, args = args, envs = envs, cwd = opts.cwd }, tag = opts.tag, stdin = stdin,
     },
     spec = {
-      operation = operation, resource = "sandbox.commands", name = name_of and name_of(cmd) or describe.clean(program),
+      operation = operation, resource = "sandbox.commands", name = name_of and name_of(cmd) or plain(program),
       timeout = timeout, max_output = opts.max_output, on_stdout = opts.on_stdout, on_stderr = opts.on_stderr,
       check = opts.check, stdin = text,
     },

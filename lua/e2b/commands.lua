@@ -100,10 +100,30 @@ end
 ---@field envs table<string, string> as given when it was started
 ---@field cwd string?
 
+-- A command line as it might be typed.
+local function line_of(process)
+  local shell = #process.args == 3 and process.args[2] == "-c" and process.args[1] == "-l"
+  if shell and process.cmd == "/bin/bash" then return process.args[3] end
+  if #process.args == 0 then return process.cmd end
+  return process.cmd .. " " .. table.concat(process.args, " ")
+end
+
+local COLUMNS = {
+  { title = "PID", value = function(process) return ("%d"):format(process.pid) end, right = true },
+  { title = "TAG", value = function(process) return process.tag end },
+  { title = "COMMAND", value = line_of },
+  { title = "CWD", value = function(process) return process.cwd end },
+}
+
+local list_mt = {
+  __name = "e2b.Processes",
+  __tostring = function(list) return require("e2b.table_view").render(COLUMNS, list) end,
+}
+
 local LIST = { operation = "sandbox.commands:list" }
 
 ---The processes that were started through the daemon and run: commands and terminals of all users.
----envd: POST /process.Process/List.
+---The list prints as a table. envd: POST /process.Process/List.
 ---@param opts e2b.CallOptions?
 ---@return e2b.ProcessInfo[]? processes
 ---@return string? message
@@ -116,11 +136,11 @@ function methods:list(opts)
   for i, row in ipairs(rows) do
     local config = row.config or NONE
     rows[i] = {
-      pid = row.pid, tag = row.tag, cmd = config.cmd or "", args = config.args or {}, envs = config.envs or {},
-      cwd = config.cwd,
+      pid = row.pid, tag = not starts.is_own(row.tag) and row.tag or nil, cmd = config.cmd or "",
+      args = config.args or {}, envs = config.envs or {}, cwd = config.cwd,
     }
   end
-  return rows
+  return setmetatable(rows, list_mt)
 end
 
 ---Ends a process at once (SIGKILL): it alone, not what it started. envd: POST /process.Process/SendSignal.

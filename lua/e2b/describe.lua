@@ -38,7 +38,7 @@ end
 -- where it answers with a stream no other.
 local function with_answer(text, facts, said)
   local code = facts.error_code
-  local label = type(code) == "string" and M.clean(code) or facts.status
+  local label = type(code) == "string" and M.clean(code) or facts.code or facts.status
   if said then return ("%s (%s: %s)"):format(text, tostring(label), said) end
   if label == facts.status then label = "HTTP " .. tostring(label) end
   return ("%s (%s)"):format(text, label)
@@ -128,6 +128,9 @@ local BY_KIND = {
     return with_answer("the sandbox broke this off", facts, said)
   end,
   server = function(facts, info, said)
+    if info.api == false and (said or facts.error_code) then
+      return with_answer("the sandbox's daemon failed", facts, said)
+    end
     if said then return with_answer("the server failed", facts, said) end
     return ("the server failed (HTTP %d without an answer of E2B's: it comes from %s or from something in between)")
       :format(facts.status or 0, host(info))
@@ -210,7 +213,7 @@ end
 ---@return string
 function M.failure(kind, facts, info, said, doubt)
   local text
-  local coded = facts.cause == "connect" and facts.error_code ~= nil
+  local coded = facts.cause == "connect" and (facts.error_code or facts.code or facts.message) ~= nil
   if kind == "timeout" then
     text = timeout(facts, info, said)
   elseif info.probe and info.probe ~= "alive" then

@@ -126,7 +126,7 @@ local BY_CODE = {
 
 -- What a status means that comes from a sandbox, or from the proxy in front of it.
 local function kind_in_sandbox(facts)
-  local status = facts.status or 0
+  local status = facts.code or facts.status or 0 -- the number that the sandbox itself names
   if status == 502 then
     -- The proxy's two reasons: there is no such sandbox, or nothing listens on the port.
     return type(facts.message) == "string" and facts.message:find("not found", 1, true) and "sandbox_gone" or "network"
@@ -138,6 +138,13 @@ local function kind_in_sandbox(facts)
   return kind_of_status(status, facts)
 end
 
+--- Whether a stream ended with the sandbox's own word for what went wrong, and not because it broke the protocol.
+---@param facts table of transfer:result()
+---@return boolean
+function M.is_answer(facts)
+  return facts.cause == "connect" and (facts.error_code or facts.code or facts.message) ~= nil
+end
+
 --- The kind of what went wrong with a transfer.
 ---@param facts table of transfer:result()
 ---@param inside boolean? it was a call to what runs in a sandbox
@@ -146,6 +153,9 @@ function M.kind(facts, inside)
   local by_code = inside and (facts.cause == "http" or facts.cause == "connect") and BY_CODE[facts.error_code]
   if by_code then return by_code end
   if facts.cause == "http" then return inside and kind_in_sandbox(facts) or kind_of_status(facts.status or 0, facts) end
+  if facts.cause == "connect" and M.is_answer(facts) then
+    return facts.code and kind_in_sandbox(facts) or "server" -- a code that nobody knows
+  end
   return BY_CAUSE[facts.cause] or BY_CURL[facts.curl or 0] or "network"
 end
 

@@ -78,7 +78,8 @@ function M.clone(job, url, path)
   argv[#argv + 1] = path
 
   local result, message, err = runs.run(job, argv, more)
-  if result == nil or not (keep and password) then return result, message, err end
+  if result == nil then return nil, message, err end
+  if not (keep and password) then return result end
   local stored
   stored, message, err = store(job, folder, address, username or "", password)
   if stored == nil then return nil, message, err end

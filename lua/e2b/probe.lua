@@ -1,6 +1,7 @@
 --- What became of a sandbox when a connection to it broke or went quiet: it is asked for its health, once and not for
 --- long.
 local core = require("e2b.core")
+local errors = require("e2b.errors")
 local exchange = require("e2b.exchange")
 local loops = require("e2b.loop.init")
 
@@ -41,7 +42,8 @@ function M.ask(state, target, deadline)
   local ok, facts = exchange.run(transfer, last, loops.choose(state.config.loop))
   if ok then return "alive" end
   if facts.cause == "http" then
-    if facts.status == 502 then return "gone" end
+    -- The proxy's 502 is as well about a port that nobody listens on, and one of something in between about nothing.
+    if errors.kind(facts, true) == "sandbox_gone" then return "gone" end
     return (facts.status == 429 or facts.status == 503) and "busy" or "unknown"
   end
   if facts.cause == "cancelled" then return nil end

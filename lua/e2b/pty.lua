@@ -176,22 +176,25 @@ function methods:send_stdin(pid, data, opts)
   return inputs.send(self.link, pid, data, opts, operation, true)
 end
 
----Tells a terminal its size. envd: POST /process.Process/Update. Errors: not_found.
+---Tells a terminal its size: resize(pid, { cols = 120, rows = 40 }) or resize(pid, 120, 40).
+---envd: POST /process.Process/Update. Errors: not_found.
 ---@param pid integer
----@param size { cols: integer, rows: integer }
+---@param size { cols: integer, rows: integer }|integer the columns, when it is a number
+---@param rows integer|e2b.CallOptions|nil the options, after a table
 ---@param opts e2b.CallOptions?
 ---@return true? ok
 ---@return string? message
 ---@return e2b.Error? err
-function methods:resize(pid, size, opts)
+function methods:resize(pid, size, rows, opts)
   local operation = "sandbox.pty:resize"
   envd.self(self, mt, operation)
-  if type(size) ~= "table" then
+  if type(size) ~= "table" and (type(size) ~= "number" or rows == nil) then
     raise(("bad argument 'size' to %s ({ cols = …, rows = … } expected, got %s)"):format(operation, type(size)))
   end
-  options.check(size, { "cols", "rows" }, operation)
+  local cols
+  cols, rows, opts = inputs.size(operation, size, rows, opts)
   if opts ~= nil then options.call(opts, nil, operation) end
-  return inputs.resize(self.link, pid, size.cols, size.rows, opts, operation)
+  return inputs.resize(self.link, pid, cols, rows, opts, operation)
 end
 
 ---Ends the program in a terminal with SIGKILL. envd: POST /process.Process/SendSignal.

@@ -348,6 +348,11 @@ function methods:close()
   fail(self, message, err)
 end
 
+--- Leaves the stream to itself: it goes on to its end, or that of its time, whenever anything else waits.
+function methods:let_go()
+  release(self)
+end
+
 --- How far the transfer is.
 ---@return integer bytes_down of the answer
 ---@return integer bytes_up of the request
