@@ -26,6 +26,7 @@ typedef struct e2b_shape e2b_shape;
 #define E2B_STREAM 16u    /* its answer is a stream of events; request and answer are in envelopes */
 #define E2B_WATCH 32u     /* these events are those of a watched folder, else those of a process */
 #define E2B_BYTES_ANSWER 64u /* the value is the body as it came */
+#define E2B_READS 128u /* a POST that changes nothing: libcurl may send it again when a pooled connection had died */
 
 typedef struct e2b_call e2b_call;
 struct e2b_call {

@@ -350,7 +350,7 @@ static int transfer_new(lua_State *L)
     if (t->slot == NULL || !copy_request(L, t, &p, &o, headers))
         return luaL_error(L, "not enough memory");
     t->idempotent = t->from == E2B_FROM_BYTES &&
-                    ((call->flags & E2B_IDEMPOTENT) || ((call->flags & E2B_RAW) && (strcmp(t->method, "GET") == 0 ||
+                    ((call->flags & (E2B_IDEMPOTENT | E2B_READS)) || ((call->flags & E2B_RAW) && (strcmp(t->method, "GET") == 0 ||
                       strcmp(t->method, "HEAD") == 0 || strcmp(t->method, "DELETE") == 0)));
     return 1;
 }
