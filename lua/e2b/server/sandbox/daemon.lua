@@ -290,11 +290,10 @@ local function end_orphans()
   until not left or monotime() >= deadline
 end
 
--- The first process behind the walls is gone only after all the others in there: so this one comes before bubblewrap.
-local function end_init(self)
-  local pid, deadline = self.init, monotime() + GONE_TIMEOUT
-  if find_init(self) == pid then native.kill(pid, KILL) end
-  while native.fs_lstat("/proc/" .. string.format("%d", pid)) and monotime() < deadline do
+-- The first process behind the walls is gone only after all the others in there.
+local function wait_for_init(self)
+  local path, deadline = string.format("/proc/%d", self.init), monotime() + GONE_TIMEOUT
+  while native.fs_lstat(path) and monotime() < deadline do
     cqueues.sleep(0.002)
     collect_all()
   end
@@ -316,14 +315,19 @@ end
 function daemon:reap()
   if self.reaped then return end
   self.reaped, self.alive = true, false
+  -- Before its input ends, which it would take for an order to tell everybody of the end.
+  if not self.init then
+    kill(self.pid)
+  elseif find_init(self) == self.init then
+    native.kill(self.init, KILL)
+  end
   close(self, "stdin")
   close(self, "stdout")
-  if not self.init then kill(self.pid) end
   self.idle:signal()
   self.wake:signal()
   cqueues.running():wrap(function()
     if self.init then
-      end_init(self)
+      wait_for_init(self)
       kill(self.pid)
     end
     collect(self.pid)
