@@ -201,6 +201,7 @@ build = {
         "csrc/local.c",
         "csrc/module.c",
         "csrc/news.c",
+        "csrc/output.c",
         "csrc/poller.c",
         "csrc/process.c",
         "csrc/query.c",

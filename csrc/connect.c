@@ -328,6 +328,8 @@ static int push_output(lua_State *L, e2b_transfer *t)
     unsigned use = ++t->engine->scratch_uses;
     int kind = -1;
     envelope e;
+    if (t->engine->scratch_busy) /* by whoever this finalizer has interrupted: the parser does it, too */
+        return 0;
     scratch->head = scratch->len = 0;
     while (envelope_at(&t->slot->answer, raw, &e) && e.flags == 0) {
         scan text;
@@ -351,8 +353,10 @@ static int push_output(lua_State *L, e2b_transfer *t)
     size = scratch->len;
     scratch->len = 0;
     if (size > 0) {
+        t->engine->scratch_busy = 1;
         lua_pushstring(L, outputs[kind]);
         lua_pushlstring(L, scratch->data, size);
+        t->engine->scratch_busy = 0;
 #if LUA_VERSION_NUM < 502
         lua_gc(L, LUA_GCSTEP, (int)(size >> 10) + 1); /* as in e2b_transfer_read */
 #endif
@@ -423,7 +427,7 @@ int e2b_transfer_event(lua_State *L)
     }
     n = t->success ? next(L, t) : 0;
     scratch = &t->engine->scratch;
-    if (scratch->cap > KEPT_SCRATCH) {
+    if (scratch->cap > KEPT_SCRATCH && !t->engine->scratch_busy) {
         scratch->len = scratch->head = 0;
         e2b_buffer_reset(scratch, 0);
     }

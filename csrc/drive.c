@@ -455,6 +455,7 @@ void e2b_engine_connections(e2b_engine *engine, long n)
 void e2b_engine_stop(e2b_engine *engine)
 {
     finish_all(engine, E2B_CAUSE_CANCELLED, CURLM_OK);
+    engine->scratch_busy = 0; /* still set after a lack of memory */
     e2b_slots_free(engine);
     drop_multi(engine);
     e2b_engine_wake(engine);

@@ -87,6 +87,7 @@ int e2b_local_open(lua_State *L);   /* fs_list fs_stat fs_mkdir fs_symlink fs_to
 int e2b_tree_open(lua_State *L);    /* tree */
 int e2b_sha256_open(lua_State *L);  /* sha256 */
 int e2b_deflate_open(lua_State *L); /* deflate */
+int e2b_output_open(lua_State *L);
 
 /* ---- The engine: module.c target.c transfer.c engine.c poller.c stream.c (structs in engine.h) ---- */
 

@@ -269,6 +269,7 @@ struct e2b_engine {
     size_t idle_count;
     e2b_buffer scratch; /* what connect.c decodes into */
     unsigned scratch_uses;
+    unsigned char scratch_busy; /* a string is made of it, which may run finalizers */
     e2b_socket *fds; /* by descriptor (socket.c) */
     size_t fds_cap;
 };

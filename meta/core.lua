@@ -448,6 +448,29 @@ function core.deflate(level) end
 ---@return string compressed "" while zlib keeps it back
 function deflate:write(bytes, finish) end
 
+-- What a process wrote (csrc/output.c).
+
+--- The newest bytes of many pieces.
+---@class e2b.core.output
+local output = {}
+
+--- An empty one.
+---@param most integer bytes to keep
+---@return e2b.core.output
+function core.output(most) end
+
+--- Adds a piece; the oldest bytes go when there are too many.
+---@param bytes string
+function output:add(bytes) end
+
+--- What is kept; it is empty afterwards.
+---@return string
+function output:take() end
+
+--- How many bytes were dropped.
+---@return integer
+function output:dropped() end
+
 -- Where a received archive is unpacked (csrc/tree.c). `rel` is a name below the directory: one that is absolute, has a
 -- ".." or a NUL byte, or goes through a link is refused (EINVAL, ELOOP). Parents that are missing are made. What fails
 -- answers nil, a sentence that names `rel`, and the errno.

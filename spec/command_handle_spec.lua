@@ -48,6 +48,28 @@ local LINES = [[
   end
 ]]
 
+describe("output that nobody limits", function()
+  local MUCH = [[
+    on.Start = function()
+      begin()
+      event('{"start":{"pid":7}}')
+      for _ = 1, 30 do output("stdout", ("0123456789"):rep(10000)) end
+      ended(0)
+      finish()
+    end
+  ]]
+
+  it("is kept as 10 MiB by run, and as 1 MiB by a handle, which is there to be read", function()
+    local server = serve(MUCH)
+    local result = assert(server.sandbox().commands:run("x"))
+    assert.are.same({ 3000000, 0 }, { #result.stdout, result.stdout_dropped })
+    local handle = start(server)
+    result = assert(handle:wait())
+    assert.are.same({ 1048576, 3000000 - 1048576 }, { #result.stdout, result.stdout_dropped })
+    assert.are.equal(3000000, #assert(start(server, { max_output = 4000000 }):wait()).stdout)
+  end)
+end)
+
 describe("waiting with options", function()
   it("keeps the check that the handle was made with", function()
     local server = serve("on.Start = function() run(3) end")
@@ -134,6 +156,25 @@ describe("output that is kept", function()
     assert.is_true(kb < 1500, kb .. " KB")
     assert.are.equal(1000000, #output_buffer.text(buffer))
     assert.are.equal(11000000, output_buffer.dropped(buffer))
+  end)
+
+  it("is not kept more often than twice when it becomes a string", function()
+    local clear = io.open("/proc/self/clear_refs", "w")
+    if not clear or support.slack > 1 then return pending("needs /proc, and no checker that takes memory itself") end
+    local MB = 1048576
+    local function peak() return tonumber(support.read_file("/proc/self/status"):match("VmHWM:%s*(%d+)")) / 1024 end
+    collectgarbage()
+    clear:write("5")
+    clear:close()
+    local before = peak()
+    local buffer = output_buffer.new(10 * MB)
+    for i = 1, 400 do
+      output_buffer.add(buffer, ("%06d"):format(i):rep(10000))
+      if i % 8 == 0 then collectgarbage() end
+    end
+    assert.are.equal(10 * MB, #output_buffer.text(buffer))
+    local grown = peak() - before
+    assert.is_true(grown < 24, ("it grew by %.1f MB"):format(grown))
   end)
 end)
 

@@ -18,8 +18,9 @@ local now = core.now
 -- The key under which a handle keeps what isn't for users.
 local PRIVATE = {}
 
---- Bytes of each stream that are kept when nothing else is said.
-M.MAX_OUTPUT = 10 * 1024 * 1024
+-- Bytes of each stream that are kept when nothing else is said: in a result that was waited for; in a handle, whose
+-- output is there to be read; in a line.
+local OF_RUN, OF_HANDLE, OF_LINE = 10 * 1024 * 1024, 1024 * 1024, 10 * 1024 * 1024
 
 -- After a process has ended, so long (seconds) for the end of the stream, which lets the connection be used again.
 local LAST_WORD = 1
@@ -116,13 +117,11 @@ end
 
 M.protocol = protocol
 
-local function disconnected(state)
-  options.raise(("%s: the handle was disconnected; connect(pid) makes another"):format(state.operation))
-end
-
 local function is_over(state)
   if state.over == "failed" then return nil, state.message, state.err end
-  if state.over == "disconnected" then disconnected(state) end
+  if state.over == "disconnected" then
+    options.raise(("%s: the handle was disconnected; connect(pid) makes another"):format(state.operation))
+  end
   return nil
 end
 
@@ -229,10 +228,9 @@ local WAIT = {
 }
 
 --- Waits until the process has ended, reading what it writes. A code other than 0 is a result like every other.
---- envd: the end event of POST /process.Process/Start. Errors: timeout, network, sandbox_gone; `exit` with `check`
---- (of this call, or else of the one that made the handle).
+--- envd: the end event of POST /process.Process/Start. Errors: timeout, network, sandbox_gone; `exit` with `check`.
 ---@param opts { timeout: number?, on_stdout: fun(data: string)?, on_stderr: fun(data: string)?, check: boolean? }?
----  timeout: seconds to wait; the process goes on after them
+---  timeout: seconds to wait; the process goes on after them; check: if not given, that of `start`
 ---@return e2b.CommandResult? result
 ---@return string? message
 ---@return e2b.Error? err
@@ -243,8 +241,7 @@ function methods:wait(opts)
   local out, err_, pty = state.on_stdout, state.on_stderr, state.on_pty
   state.on_stdout, state.on_stderr = opts.on_stdout or out, opts.on_stderr or err_
   state.on_pty = opts.on_pty or pty
-  local check = opts.check
-  if check == nil then check = state.check end
+  local check = opts.check == nil and state.check or opts.check
   local result, message, err = drain(self, state, check, opts.timeout)
   state.on_stdout, state.on_stderr, state.on_pty = out, err_, pty
   if result then return result end
@@ -359,7 +356,7 @@ require("e2b.command_actions").add(methods, private)
 ---@field resource string whose methods it is like: "sandbox.commands"
 ---@field name string what the command is called in messages
 ---@field timeout number? seconds for the whole stream, and for a process that is started with it; 0 = none
----@field max_output integer? bytes of each stream that are kept
+---@field max_output integer? bytes of each stream that are kept; the default is larger for `foreground`
 ---@field pty boolean? the process has a terminal
 ---@field tag string? of the process, when it is only ours
 ---@field foreground boolean? who started it waits for its end
@@ -375,14 +372,14 @@ require("e2b.command_actions").add(methods, private)
 ---@param spec e2b.HandleSpec
 ---@return e2b.CommandHandle handle
 function M.new(link, stream, spec)
-  local most = spec.max_output or M.MAX_OUTPUT
+  local most = spec.max_output or (spec.foreground and OF_RUN or OF_HANDLE)
+  local line = spec.max_output or OF_LINE
   return setmetatable({
     [PRIVATE] = {
       link = link, stream = stream, operation = spec.operation, resource = spec.resource or "handle", name = spec.name,
       pty = spec.pty, on_stdout = spec.on_stdout, on_stderr = spec.on_stderr, on_pty = spec.on_pty, check = spec.check,
-      tag = spec.tag, foreground = spec.foreground,
-      out = output_buffer.new(most), errors = output_buffer.new(most),
-      lines = {}, longest_line = most > 0 and most or M.MAX_OUTPUT,
+      tag = spec.tag, foreground = spec.foreground, out = output_buffer.new(most), errors = output_buffer.new(most),
+      lines = {}, longest_line = line > 0 and line or OF_LINE,
     },
   }, mt)
 end

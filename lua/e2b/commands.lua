@@ -43,7 +43,7 @@ end
 ---@field timeout number? seconds it may run (run: 60, start: no limit); 0 = no limit
 ---@field on_stdout fun(data: string)? called with what it writes, as it is read
 ---@field on_stderr fun(data: string)?
----@field max_output integer? bytes of each stream that are kept, the newest (10 MiB)
+---@field max_output integer? bytes of each stream that are kept, the newest (run: 10 MiB; start: 1 MiB)
 ---@field check boolean? a code other than 0 is a failure of the kind `exit`
 ---@field tag string? a label to find the process by
 
@@ -82,7 +82,8 @@ end
 ---envd: POST /process.Process/Connect. Errors: not_found.
 ---@param process integer|string pid or tag
 ---@param opts { timeout: number?, on_stdout: fun(data: string)?, on_stderr: fun(data: string)?, max_output: integer?,
----  check: boolean? }? and e2b.CallOptions; timeout: seconds after which the handle ends, not the process
+---  check: boolean? }? and e2b.CallOptions; timeout: seconds after which the handle ends, not the process; max_output:
+---  bytes of each stream that are kept, the newest (1 MiB)
 ---@return e2b.CommandHandle? handle
 ---@return string? message
 ---@return e2b.Error? err
