@@ -32,7 +32,7 @@ local function read_unit(text, i)
   else
     local stop = text:match("^%.%.%.()", i) or text:match("^%-?[%w_][%w_%.%-]*()", i)
     if not stop then return nil end
-    i = stop
+    i = text:match("^%*()", stop) or stop -- file* is what io.open gives
     local _, generic = text:find("^%b<>", i)
     if generic then i = generic + 1 end
   end

@@ -109,6 +109,8 @@ describe("create with mcp", function()
     local token, message, err = server.sandbox():get_mcp_token()
     assert.is_nil(token)
     assert.equal("not_found", err.kind, message)
+    assert.equal("sandbox:get_mcp_token", err.operation)
+    assert.matches("^sandbox:get_mcp_token: ", message)
     raises("unknown option", function() return server.sandbox():get_mcp_token({ usr = "x" }) end)
   end)
 

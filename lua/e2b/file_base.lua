@@ -140,6 +140,29 @@ function M.sink_failure(err, path)
   return nil, err.message, err
 end
 
+local REFUSED = {
+  invalid_argument = true, authentication = true, forbidden = true, not_found = true, rate_limit = true, quota = true,
+  unsupported = true,
+}
+
+--- Whether a failed upload cannot have changed the file: nothing was sent, or the answer refuses before a byte is
+--- written. A full disk (507) is told after bytes were.
+---@param err e2b.Error
+---@param sent number? bytes that had been sent
+---@param is_string boolean? all of it was ready to be sent at once
+---@return boolean
+function M.untouched(err, sent, is_string)
+  if err.sent == "no" then return true end
+  if not err.status then return false end
+  if REFUSED[err.kind] then return true end
+  -- The proxy knows of no sandbox, before it forwards anything. When one is killed in the middle, bytes were sent.
+  if err.kind == "sandbox_gone" then return err.status == 502 and (is_string or (sent or 0) == 0) end
+  -- The daemon passes the system's words on, and they begin with what failed.
+  local said = err.kind == "server" and err.server_message or ""
+  if said:find("write ", 1, true) then return false end
+  return said:find("%f[%a]open /") ~= nil or said:find("%f[%a]mkdir /") ~= nil or said:find("%f[%a]l?stat /") ~= nil
+end
+
 --- Adds to the message of a failure.
 ---@param err e2b.Error
 ---@param text string

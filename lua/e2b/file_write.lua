@@ -17,9 +17,7 @@ local raise, types = options.raise, base.types
 local WHAT = "sandbox.files:write"
 local OCTETS = "application/octet-stream"
 
--- Shorter strings are sent without looking how far they got.
-local SMALL = 65536
--- Longer ones are handed over in pieces: that way nobody keeps a second copy.
+-- Longer strings are handed over in pieces: that way nobody keeps a second copy.
 local LARGE = 1048576
 local PIECE = 65536
 local LAGS = compat.jit or compat.puc51
@@ -116,16 +114,11 @@ end
 
 -- Sending ------------------------------------------------------------------------------------------------------------
 
-local UNTOUCHED = {
-  invalid_argument = true, authentication = true, forbidden = true, not_found = true, rate_limit = true, quota = true,
-  unsupported = true,
-}
-
 -- What a failed upload says about the file in the sandbox.
 local function failed(err, sent, total, job)
   if err.sent == "no" then sent = 0 end
   err.bytes_sent = sent
-  if err.sent == "no" or UNTOUCHED[err.kind] and err.status then return nil, err.message, err end
+  if base.untouched(err, sent, job.at_once) then return nil, err.message, err end
   if sent == nil or sent == 0 and err.kind == "network" then
     -- libcurl forgets it when a connection that was used before turns out to be dead.
     err.bytes_sent = nil
@@ -179,12 +172,11 @@ local function send_string(job, data)
   end
   local sent
   local size, tell = #args.body, job.tell
-  if tell or size > SMALL then
-    function context.progress(done, total)
-      sent = done
-      if tell then tell(done, total) end
-    end
+  function context.progress(done, total)
+    sent = done
+    if tell then tell(done, total) end
   end
+  job.at_once = true
   if opts.timeout then context.transfer = { timeout = opts.timeout } end
   local value, _, err = link:call("files_write", args, opts, context)
   if value == nil then return failed(err, sent, size, job) end
@@ -312,6 +304,7 @@ local function guarded(job, source)
   if source.file then source.file:close() end
   if not ok then
     if job.stream then job.stream:close() end
+    if job.tell then job.tell(nil, nil, true) end
     error(value, 0)
   end
   return value, message, err

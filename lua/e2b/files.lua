@@ -301,8 +301,9 @@ end
 -- Names of the other SDKs and from habit.
 local MEANT = {
   write_file = "write", read_file = "read", upload = "write", download = "read", mkdir = "make_dir", move = "rename",
-  stat = "get_info", info = "get_info", delete = "remove", rm = "remove", watch = "watch_dir", ls = "list",
-  list_dir = "list", upload_url = "sandbox:upload_url", download_url = "sandbox:download_url", is_file = "get_info",
+  makedir = "make_dir", stat = "get_info", info = "get_info", delete = "remove", rm = "remove", watch = "watch_dir",
+  ls = "list", list_dir = "list", upload_url = "sandbox:upload_url", download_url = "sandbox:download_url",
+  is_file = "get_info",
 }
 
 setmetatable(methods, {

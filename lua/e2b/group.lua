@@ -18,6 +18,14 @@ local STOPPED = {
   cancelled = "the task that waits for it was cancelled",
 }
 
+-- A member that ran was told "cancelled": whose clock that was, only the group knows.
+local function name_clock(entry, timeout)
+  local err = entry.err
+  if not errors.is(err) or err.kind ~= "cancelled" or err.deadline then return end
+  local why = ", " .. STOPPED.deadline:format(timeout)
+  err.deadline, err.message, entry.message = "timeout", err.message .. why, tostring(entry.message) .. why
+end
+
 local function stopped_entry(what, why, timeout)
   local _, message, err = errors.new("cancelled", {
     message = what .. ": cancelled, " .. (STOPPED[why] or "an error came first"):format(timeout or 0), operation = what,
@@ -58,10 +66,7 @@ function M.new(spawn)
       local i = index
       local function ended(task, entry)
         active[task] = nil
-        local err = entry.err
-        if stopped == "deadline" and errors.is(err) and err.kind == "cancelled" and not err.deadline then
-          err.deadline = "timeout"
-        end
+        if stopped == "deadline" then name_clock(entry, timeout) end
         put(i, entry)
         if not stopped and index < n then launch() end
       end

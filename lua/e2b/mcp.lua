@@ -115,7 +115,11 @@ function M.get_mcp_token(object, opts)
   local own = options.copy(opts)
   own.user = "root"
   local text, message, err = object.files:read(TOKEN_FILE, own)
-  if text == nil then return nil, message, err end
+  if text == nil then
+    message = message:gsub("^sandbox%.files:read", "sandbox:get_mcp_token")
+    err.message, err.operation = message, "sandbox:get_mcp_token"
+    return nil, message, err
+  end
   local token = text:match("^%s*(.-)%s*$")
   tokens[object] = token
   return token

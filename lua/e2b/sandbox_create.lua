@@ -46,7 +46,8 @@ function M.strings(value, what)
     if type(text) ~= "string" then
       local name = entry_name(what, key)
       if type(text) == "number" or type(text) == "boolean" then
-        raise(("%s must be a string, got a %s: write %s = \"%s\""):format(name, type(text), name, tostring(text)))
+        raise(("%s must be a string, got a %s: write %s = \"%s\""):format(name, type(text),
+          (name:gsub("^[%w_.:]+: ", "")), tostring(text)))
       end
       raise(("%s must be a string, got %s"):format(name, type(text)))
     end

@@ -314,7 +314,9 @@ function M.shell(sandbox, opts)
   local terminal = session.terminal
   terminal:restore()
   local outcome = session.outcome
-  if outcome and not outcome.code then terminal:write(screen.reset(session.screen)) end
+  -- A shell that ended well may have left things on as well; what it switched off itself is not switched off again.
+  local reset = screen.reset(session.screen)
+  if reset ~= "" then terminal:write(reset) end
   if outcome and outcome.detached then
     terminal:write(("\r\n[detached; sandbox:shell({ pid = %d }) comes back]\r\n"):format(session.handle.pid))
   end

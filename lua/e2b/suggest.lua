@@ -17,7 +17,8 @@ local ALIASES = {
   states = "state", labels = "metadata", started_at = "started_after", on_data = "on_stdout", on_output = "on_stdout",
   workdir = "cwd", working_dir = "cwd", dir = "cwd", username = "user", input = "stdin",
   stream_idle_timeout = "idle_timeout", stream_idle_timeout_ms = "idle_timeout", exclude = "ignore",
-  expires_in = "use_signature_expiration", output = "to", on_progress = "progress",
+  expires_in = "use_signature_expiration",
+  expiration = "use_signature_expiration", output = "to", on_progress = "progress",
 }
 
 -- requestTimeoutMs -> request_timeout_ms, accessURL -> access_url
@@ -80,6 +81,8 @@ local FORMS = {
   on_event = { "recursive", "the events come from watcher:next() or watcher:events()" },
   on_exit = { "recursive", "watcher:next() says how the watch ended, and watcher.err" },
   background = { "on_stdout", "write sandbox.commands:start, which returns a handle" },
+  size = { "cols", "cols and rows are options themselves" },
+  on_timeout = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\" }?" },
   auto_pause = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\" }?" },
   auto_resume = { "lifecycle", "did you mean lifecycle = { on_timeout = \"pause\", auto_resume = true }?" },
 }

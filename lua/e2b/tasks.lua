@@ -27,7 +27,7 @@ local mt = { __name = "e2b.Task", __index = methods }
 ---@class e2b.MemberResult
 ---@field ok boolean
 ---@field value any what the function returned first
----@field message string? with a traceback when the function raised
+---@field message string? when the function raised: the first line of that, err.traceback has the rest
 ---@field err e2b.Error?
 
 -- Tasks that have not ended, for the word at exit.
@@ -78,9 +78,10 @@ local function describe_raise(value)
 end
 
 local function raised_entry(task, value, trace)
-  if errors.is(value) then return { ok = false, message = trace, err = value } end
+  if errors.is(value) then return { ok = false, message = value.message, err = value } end
+  local text = trace:match("[^\r\n]+") or NO_TEXT
   local _, message, err = errors.new(task.cancelled and "cancelled" or "raised", {
-    message = trace, traceback = trace, value = value, retryable = false,
+    message = text, traceback = trace, value = value, retryable = false,
   })
   return { ok = false, message = message, err = err }
 end
@@ -143,11 +144,11 @@ local function finish(task, ok, value, trace)
     -- A task of its own, so that it may wait.
     spawn(task.scheduler, function() return on_done(outcome(task)) end, nil, function(other, result)
       if other.raised_here then
-        report("on_done of " .. name_of(task) .. " failed: " .. tostring(result.message))
+        report("on_done of " .. name_of(task) .. " failed: " .. tostring(result.err.traceback or result.message))
       end
     end, on_done)
   elseif not seen and not ok and not task.cancelled then
-    report(name_of(task) .. " failed: " .. tostring(entry.message))
+    report(name_of(task) .. " failed: " .. tostring(trace or entry.message))
   end
 end
 
