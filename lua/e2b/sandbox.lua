@@ -305,8 +305,8 @@ function M.bind(source, name)
   end
 
   ---Attaches this terminal to a shell in the sandbox until that ends: keys go there raw, changes of the window's size
-  ---follow, and the terminal is restored whatever happens, also when this process is killed. "~." after the return key
-  ---detaches, as in ssh ("~?" tells more); what runs goes on, and shell({ pid = pid }) comes back to it.
+  ---follow, and the settings of the terminal are restored whatever happens, also when this process is killed. "~."
+  ---after the return key detaches, as in ssh ("~?" tells more); what runs goes on, and shell({ pid = pid }) comes back.
   ---envd: POST /process.Process/Start. Errors: unsupported (no terminal here, or a loop that can't wait for one), and
   ---what a stream can fail with; `err.pid` is of what still may run.
   ---@param target e2b.Sandbox
