@@ -68,7 +68,7 @@ breaking.each_mode(function(it_)
     local mine = { "a value of its own" }
 
     local function raises(fn)
-      local ok, raised = pcall(fn)
+      local ok, raised = e2b.pcall(fn)
       assert(not ok, "it was swallowed")
       return raised
     end
@@ -88,7 +88,7 @@ breaking.each_mode(function(it_)
             error(mine)
           end })
         end)
-        assert(raised == mine and calls == 1)
+        assert(raised == mine and calls == 1, tostring(raised))
         assert(signals(server) == i)
       end
       assert(assert(sandbox.commands:list()))

@@ -91,7 +91,7 @@ breaking.each_mode(function(it_)
       local sandbox, seconds = server.sandbox(), probe.SECONDS
       assert(seconds == 5)
       probe.SECONDS = 0.3
-      local results = { pcall(t.takes, t, IDLE + 0.3, function()
+      local results = { e2b.pcall(t.takes, t, IDLE + 0.3, function()
         return sandbox.commands:run("x", { idle_timeout = IDLE })
       end) }
       probe.SECONDS = seconds

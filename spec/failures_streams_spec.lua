@@ -40,7 +40,7 @@ local BREAKAGES = {
     [[finish('{"error":{"code":"internal","message":"the disk is on fire"}}')]] },
   { "that ends with an error that has no words", "busy", "unavailable", false,
     [[finish('{"error":{"code":"unavailable"}}')]] },
-  { "that ends with an error that nobody knows", "protocol", "", false,
+  { "that ends with an error that nobody knows", "server", "whatever: who knows", false,
     [[finish('{"error":{"code":"whatever","message":"who knows"}}')]] },
   { "that ends with an error of a million words", "server", "internal: word", false,
     [[finish('{"error":{"code":"internal","message":"' .. ("word\\n\\u001b[2J"):rep(100000) .. '"}}')]] },

@@ -269,6 +269,9 @@ end
 
 --- Two full collections: the first may only resurrect.
 function support.collect()
+  if rawget(_G, "jit") then
+    jit.flush() -- luacheck: ignore 113 -- compiled code may hold on to what a loop used
+  end
   collectgarbage("collect")
   collectgarbage("collect")
 end
