@@ -287,7 +287,8 @@ describe("a stream in pieces", function()
       while transfer:event() do end -- luacheck: ignore 542
     end)
     assert.is_true(transfer:result())
-    assert.are.equal(2, news)
+    -- The head, the envelope, and the end when that came by itself.
+    assert.is_true(news == 2 or news == 3, news)
   end)
 end)
 

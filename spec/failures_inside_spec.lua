@@ -158,8 +158,10 @@ describe("in a real sandbox,", function()
       { max_output = 100000 }))
     assert(handle:read() == "stdout")
     e2b.sleep(0.5)
-    local written = tonumber(shell("cat /proc/$(pgrep -n seq)/io", { user = "root" }):match("wchar: (%d+)"))
-    assert(OUTPUT < 1e7 or written < OUTPUT / 2, "it wrote " .. written .. " bytes that nobody read")
+    if OUTPUT > 1e7 then -- less fits into the buffers on the way
+      local written = tonumber(shell("cat /proc/$(pgrep -n seq)/io", { user = "root" }):match("wchar: (%d+)"))
+      assert(written < OUTPUT / 2, "it wrote " .. written .. " bytes that nobody read")
+    end
     local n, at = 0, nil
     local first = handle.stdout
     local rest = ""
@@ -219,7 +221,10 @@ describe("in a real sandbox,", function()
       assert(result.stdout == ("%d\n%d\n"):format(pids[i], i), result.stdout)
     end
     assert(sandbox.files:remove("go"))
-    assert(core.stats().in_flight == before)
+    support.wait_for(function()
+      e2b.sleep(0.01)
+      return core.stats().in_flight == before
+    end, 5, "the end of all transfers")
   end)
 
   it("a cancel ends what waits and nothing else", function()

@@ -124,7 +124,15 @@ local function to_daemon(state, sandbox, request)
   end
   local service = connect(state, sandbox, request)
   if not service then return closed(sandbox.id, ENVD_PORT) end
-  return carry(state, sandbox, service, { broken = function() return closed(sandbox.id, ENVD_PORT) end })
+  return carry(state, sandbox, service, {
+    broken = function()
+      -- Killed or paused under the request: what the next one will be told.
+      if sandbox.state ~= "running" then
+        return reply.failure(502, "The sandbox was not found", { sandboxId = sandbox.id })
+      end
+      return closed(sandbox.id, ENVD_PORT)
+    end,
+  })
 end
 
 local function contains(list, value)
