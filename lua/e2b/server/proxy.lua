@@ -87,6 +87,7 @@ local function pump_body(state, request, service, kind)
     if problem then
       -- The client is gone, or its framing is a lie: the service must not take what it got for the whole.
       state.malformed = problem == "malformed" or problem == "too_large"
+      state.cut = true
       if not state.answered then service:shut() end
       break
     end
@@ -210,6 +211,8 @@ local function pass_answer(state, request, client, service)
     heads = heads + 1
     if not answer or heads > MAX_HEADS then return nil end
   until answer.status >= 200 or answer.status == 101
+  -- What the service says to half a body is no answer to this request.
+  if state.cut then return nil end
   if answer.status == 101 then
     if not state.upgrade then return nil end
     state.answered, state.status = true, answer.status
