@@ -20,11 +20,12 @@ typedef struct output {
 static int output_new(lua_State *L)
 {
     lua_Number most = luaL_checknumber(L, 1);
+    const size_t largest = (size_t)-1 / 4;
     output *o;
     luaL_argcheck(L, most >= 0, 1, "must be a number of bytes");
     o = e2b_newuserdata(L, sizeof *o);
     memset(o, 0, sizeof *o);
-    o->most = most < (lua_Number)((size_t)-1 / 4) ? (size_t)most : (size_t)-1 / 4;
+    o->most = most < (lua_Number)largest ? (size_t)most : largest;
     luaL_setmetatable(L, E2B_OUTPUT);
     return 1;
 }

@@ -771,6 +771,7 @@ describe("what commands return", function()
     local list = assert(commands:list())
     assert.is_nil(list[1].tag)
     assert.are.equal("job", list[2].tag)
-    assert.are.equal("PID  TAG  COMMAND  CWD\n  7       sleep 5\n 12  job  ls -l    /tmp\n 13       top", tostring(list))
+    assert.are.equal("PID  TAG  COMMAND  CWD\n  7       sleep 5\n 12  job  ls -l    /tmp\n 13       top",
+      tostring(list))
   end)
 end)
