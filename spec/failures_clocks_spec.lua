@@ -135,6 +135,45 @@ breaking.each_mode(function(it_)
   end)
 end)
 
+describe("a task that reads, or writes, what never stops", function()
+  it("is ended by a cancel, and lets the others have their turn", failing.test(function(t)
+    local server = serve(t, [[
+      local piece = envelope('{"event":{"data":{"stdout":"YWFh"}}}'):rep(1000)
+      broken = function() while conn:chunk(piece) do end end -- luacheck: ignore
+      on.files = function()
+        conn:begin_chunked(200)
+        while conn:chunk(piece) do end -- luacheck: ignore
+      end
+    ]])
+    local sandbox = server.sandbox()
+    -- A function that waits and doesn't look at what became of it: meanwhile more has come, so the reading never waits.
+    local function take() e2b.sleep(0.005) end
+    for _, read in ipairs({
+      function() return sandbox.commands:run("x", { on_stdout = take }) end,
+      function() return sandbox.files:read("x", { to = take }) end,
+      function()
+        return sandbox.files:write("x", function()
+          take()
+          return "a"
+        end)
+      end,
+    }) do
+      local ticks = 0
+      local task = e2b.spawn(read)
+      local ticker = e2b.spawn(function()
+        while e2b.sleep(0.001) do ticks = ticks + 1 end
+      end)
+      e2b.sleep(0.3)
+      assert(ticks > 1, "no other task had its turn")
+      task:cancel()
+      local value, message, err = t:takes_between(0, 1, function() return task:wait() end)
+      t:fails({ kind = "cancelled" }, value, message, err)
+      ticker:cancel()
+      ticker:wait()
+    end
+  end))
+end)
+
 describe("a reader that is slower than the writer", function()
   it("gets all of a gigabyte through a bounded buffer", failing.test(function(t)
     local server = serve(t, [[

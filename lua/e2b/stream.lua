@@ -140,6 +140,7 @@ end
 -- Waits --------------------------------------------------------------------------------------------------------------
 
 local send
+local function idle() return function() end end
 
 -- The time of a shield around the caller: the stream itself may go on.
 local function shield_is_over(self)
@@ -157,6 +158,14 @@ local function await_other(self, deadline)
   if why ~= "deadline" then return true end
   if deadline and now() >= deadline then return false end
   return shield_is_over(self)
+end
+
+-- What is always there, or taken, needs no wait; all the same a cancel is seen now and then and others have their turn.
+local function breathe(self)
+  self.streak = self.streak + 1
+  if self.streak < 64 or hook.alone() then return true end
+  self.streak = 0
+  return select(2, hook.await(idle, now(), loops.choose(self.state.config.loop))) ~= "cancelled"
 end
 
 -- Waits for news. true: look again; false: the caller's deadline is over; nil, message, err: so is the stream.
@@ -239,6 +248,7 @@ function methods:event(deadline)
     self.kept, self.kept_value = nil, nil
     return kind, value
   end
+  if not breathe(self) then return cancelled(self) end
   while not self.ended do
     local kind, value = self.transfer:event()
     if kind then
@@ -267,6 +277,7 @@ function methods:read(deadline)
     self.kept = nil
     return bytes
   end
+  if not breathe(self) then return cancelled(self) end
   while not self.ended do
     bytes = self.transfer:read(PIECE)
     if bytes then
@@ -384,6 +395,6 @@ function send(self)
   return true
 end
 
-M.send, M.wake_all, M.mt = send, wake_all, mt
+M.send, M.wake_all, M.mt, M.breathe, M.cancelled = send, wake_all, mt, breathe, cancelled
 
 return M

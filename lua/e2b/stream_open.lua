@@ -90,7 +90,7 @@ function M.open(state, name, args, opts, context)
   if first == nil and laid.source == nil then first = opts.request_timeout or state.config.request_timeout end
   local self = setmetatable({
     state = state, name = name, args = args, opts = opts, context = context, began = began, attempts = 0, begun = false,
-    deadline = timeout and began + timeout, first = first and first > 0 and began + first or nil,
+    streak = 0, deadline = timeout and began + timeout, first = first and first > 0 and began + first or nil,
     first_seconds = first or nil, chunks = laid.source == "chunks", is_events = core.calls[name].stream,
   }, stream.mt)
   if self.is_events then

@@ -30,6 +30,7 @@ function M.again(self)
 end
 
 local function write_piece(self, bytes)
+  if not stream.breathe(self) then return stream.cancelled(self) end
   while not self.ended do
     local taken = self.transfer:write(bytes)
     if taken then
