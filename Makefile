@@ -132,7 +132,7 @@ valgrind: ready-valgrind ## the specs under valgrind's memcheck
 oom: ready-oom ## the specs of the core with the n-th allocation failing, n rising until they pass
 	@LUAS='$(LUA_VERSION)' MAKE='$(MAKE)' bin/sanitize oom
 
-bench: ready-bench ## CPU, wall time and memory beside plain C, naive Lua and the JavaScript SDK
+bench: ready-bench ## CPU, wall time and memory beside plain C, the curl program, naive Lua and the JavaScript SDK
 	@sh bench/run.sh
 
 acceptance: ready-demo ## the official SDKs against the local server (needs node, python3 and the network)
