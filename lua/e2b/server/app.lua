@@ -3,9 +3,9 @@
 -- @module e2b.server.app
 
 local cqueues = require("cqueues")
-local http_util = require("http.util")
 local clock = require("e2b.server.clock")
 local limits = require("e2b.server.limits")
+local protect = require("e2b.server.protect")
 local reply = require("e2b.server.reply")
 local text = require("e2b.server.text")
 local control = require("e2b.server.control")
@@ -121,7 +121,7 @@ function app:handle(request)
   end
   if self.options.latency and not is_control then cqueues.sleep(self.options.latency) end
   -- A plain pcall cannot be yielded across on Lua 5.1, and transitions take time.
-  local ok, answer = http_util.yieldable_pcall(dispatch, self, request)
+  local ok, answer = protect(dispatch, self, request)
   if not ok then
     local raised = answer
     answer = reply.of(raised)

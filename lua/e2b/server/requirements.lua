@@ -6,6 +6,7 @@
 local requirements = {}
 
 local OTHERS = { "5.3", "5.2", "5.1" }
+local USED = "http.h1_reason_phrases" -- the one of its modules the server requires; cqueues comes with it
 
 local function widened(path)
   local entries, known = {}, {}
@@ -23,15 +24,13 @@ local function widened(path)
   return path .. ";" .. table.concat(entries, ";")
 end
 
----@param module string|nil what has to be there; nil: all that the server uses
 ---@return boolean|nil ok
 ---@return string|nil message what to install
-function requirements.load(module)
-  module = module or "http.server"
-  local ok, problem = pcall(require, module)
+function requirements.load()
+  local ok, problem = pcall(require, USED)
   if not ok then
     package.path = widened(package.path)
-    ok, problem = pcall(require, module)
+    ok, problem = pcall(require, USED)
   end
   if ok then return true end
   return nil, "the local server needs lua-http (apt-get install lua-http, or luarocks install http) for "

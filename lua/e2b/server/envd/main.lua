@@ -135,7 +135,7 @@ end
 ---@return integer code for os.exit
 function main.main()
   -- Of lua-http nothing else is used here, and a sandbox waits for its daemon.
-  local ok, problem = require("e2b.server.requirements").load("http.h1_reason_phrases")
+  local ok, problem = require("e2b.server.requirements").load()
   if ok then
     local cqueues = require("cqueues")
     local json = require("e2b.server.json")

@@ -9,8 +9,9 @@ local BUNDLE = "/run/e2b/lua" -- where an isolated sandbox sees folders that are
 
 -- One of each thing the daemon requires: a folder that holds none of them is not its business.
 local PROBES = {
-  "e2b/server/envd/main", "e2b/server/native", "cqueues", "_cqueues", "http/util", "openssl/rand", "_openssl", "fifo",
-  "lpeg", "re", "lpeg_patterns/http", "basexx", "binaryheap", "bit32", "bit", "compat53", "cjson", "lfs", "zlib",
+  "e2b/server/envd/main", "e2b/server/native", "cqueues", "_cqueues", "http/h1_reason_phrases", "openssl/rand",
+  "_openssl", "fifo", "lpeg", "re", "lpeg_patterns/http", "basexx", "binaryheap", "bit32", "bit", "compat53", "cjson",
+  "lfs", "zlib",
 }
 
 local function exists(path)
