@@ -75,8 +75,8 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/obj/flags
 # Holds the commands that built this folder; other flags, another compiler or another Lua build it anew.
 $(BUILD)/obj/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) $(ZLIB_LIBS) | $(SOURCES) $(NATIVE_SOURCES))' > $@.new
-	@if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
+	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) $(ZLIB_LIBS) | $(SOURCES) $(NATIVE_SOURCES))' > $@.$$$$ && \
+		if cmp -s $@.$$$$ $@; then rm -f $@.$$$$; else mv -f $@.$$$$ $@; fi
 
 FORCE:
 
@@ -97,12 +97,14 @@ help: ## this list
 deps: ## install what is missing (the list comes first), through apt-get
 	@bin/deps all $(LUAS)
 
-# The packages of a set and the core for LUA_VERSION. The build is a make of its own: this one may have asked pkg-config
-# before there was anything to find.
-READY := ready-build ready-demo ready-test ready-lint ready-asan ready-valgrind ready-oom ready-bench
-.PHONY: $(READY)
-$(READY): ready-%:
+# The packages of a set, and the core for LUA_VERSION. The build is a make of its own: this one may have asked pkg-config
+# before there was anything to find. What watches memory builds a core of its own, so two of them may run at a time.
+PACKAGES := packages-build packages-demo packages-lint packages-asan packages-valgrind packages-oom packages-bench
+READY    := ready-build ready-demo ready-lint ready-bench
+.PHONY: $(PACKAGES) $(READY)
+$(PACKAGES): packages-%:
 	@$(if $(filter no,$(DEPS)),:,bin/deps $* $(LUA_VERSION))
+$(READY): ready-%: packages-%
 	@$(MAKE) --no-print-directory -s LUA_VERSION='$(LUA_VERSION)' build
 
 demo: ready-demo ## the main job on a private local server, without any account
@@ -123,13 +125,13 @@ lint: ready-lint ## luacheck, gcc and clang with warnings as errors, clang-tidy,
 	@LUAS='$(LUAS)' MAKE='$(MAKE)' bin/lint
 
 # The sanitizers watch PUC Lua: LuaJIT's own allocator would hide what they look for.
-asan: ready-asan ## the specs under AddressSanitizer, LeakSanitizer and UBSan
+asan: packages-asan ## the specs under AddressSanitizer, LeakSanitizer and UBSan
 	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize asan
 
-valgrind: ready-valgrind ## the specs under valgrind's memcheck
+valgrind: packages-valgrind ## the specs under valgrind's memcheck
 	@LUAS='$(LUA_VERSION)' SPECS='$(SPEC)' BUSTED_ARGS='$(BUSTED_ARGS)' MAKE='$(MAKE)' bin/sanitize valgrind
 
-oom: ready-oom ## the specs of the core with the n-th allocation failing, n rising until they pass
+oom: packages-oom ## the specs of the core with the n-th allocation failing, n rising until they pass
 	@LUAS='$(LUA_VERSION)' MAKE='$(MAKE)' bin/sanitize oom
 
 bench: ready-bench ## CPU, wall time and memory beside plain C, the curl program, naive Lua and the JavaScript SDK

@@ -86,6 +86,14 @@ exec cc "$@" -fsyntax-only
     assert.same({}, compiled("-O1"))
   end)
 
+  it("may be asked for what is built already by several at a time", function()
+    local build = make .. "-s build"
+    succeeds(build)
+    write_file(tree .. "/together", "for round in 1 2 3 4 5; do pids=\nfor one in 1 2 3 4 5 6; do " .. build ..
+      " & pids=\"$pids $!\"\ndone\nfor pid in $pids; do wait $pid || exit 1; done; done\n")
+    succeeds("sh " .. quote(tree .. "/together"))
+  end)
+
   it("exports luaopen_ and nothing else, and doesn't link a Lua", function()
     for module, library in pairs({ core = "libcurl", ["server/native"] = "libz" }) do
       local file = quote(tree .. "/build/" .. lua_version .. "/e2b/" .. module .. ".so")
