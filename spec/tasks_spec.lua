@@ -1,7 +1,7 @@
 local compat = require("e2b.compat")
 local core = require("e2b.core")
 local tasks = require("e2b.tasks")
-local timers = require("e2b.timers")
+local timers = require("e2b.loop.timers")
 local support = require("spec.support.support")
 local peer = require("spec.support.peer")
 

@@ -126,7 +126,8 @@ M.OPTIONS = {
   debug = types.boolean, request_timeout = types.seconds, connect_timeout = types.seconds,
   idle_timeout = types.seconds, retries = types.count, headers = types.headers, api_headers = types.headers,
   proxy = proxy_option, ca_file = types.string, user_agent = words, integration = words, logger = callable,
-  connections = types.positive, max_answer_bytes = types.positive, loop = loop_option, getenv = callable,
+  connections = types.positive, max_answer_bytes = types.positive, loop = loop_option, await = callable,
+  getenv = callable,
   -- Accepted as in the official SDKs, where it has no effect any more either.
   validate_api_key = types.boolean,
 }
@@ -136,6 +137,9 @@ M.OPTIONS = {
 ---@return table
 function M.read(opts)
   local copy = options.read(opts, M.OPTIONS, "e2b.client")
+  if copy.loop and copy.await then
+    options.raise("e2b.client: loop and await are both ways to wait; give one of them")
+  end
   for _, name in ipairs({ "headers", "api_headers" }) do
     if copy[name] then copy[name] = options.copy(copy[name]) end
   end
@@ -233,7 +237,8 @@ function M.resolve(opts)
     max_answer_bytes = opts.max_answer_bytes or DEFAULTS.max_answer_bytes,
     headers = headers, own_key = at["x-api-key"] ~= nil, user_agent = api_agent, envd_agent = agent,
     proxy = opts.proxy, ca_file = given(opts.ca_file, nil), logger = opts.logger,
-    connections = connections, loop = opts.loop, trouble = troubles[1],
+    connections = connections, trouble = troubles[1],
+    loop = opts.await and require("e2b.loop.user").new(opts.await) or opts.loop,
   }
   if config.proxy == "" then config.proxy = nil end
   return config, given(opts.api_key, nil) or given(getenv("E2B_API_KEY"), nil)

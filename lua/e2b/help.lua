@@ -27,6 +27,8 @@ M.topics = {
       { "run", "e2b.run(timeout?)", "finish the tasks that were spawned" },
       { "sleep", "e2b.sleep(seconds)", "wait without holding up other tasks" },
       { "pcall", "e2b.pcall(fn, …)", "pcall that tasks can wait inside of, on Lua 5.1 too" },
+      { "use_loop", "e2b.use_loop(name)", "\"uv\": this program runs plain luv; most hosts need no word" },
+      { "pollable", "e2b.pollable(wake?)", "pollfd(), timeout() and step() for a loop of your own" },
       { "help", "e2b.help(what?)", "this; what: Sandbox, an object, \"commands\", \"files\", \"task\" …" },
       { "version", "e2b.version", "the version of this library" },
       { "close", "e2b.close()", "drop the connections that are kept open; the next call opens new ones" },

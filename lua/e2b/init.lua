@@ -51,7 +51,10 @@ end
 ---@field connections integer? at most so many at a time, for all clients of the program; the last word holds (100);
 ---  up to 400 streams (commands, terminals, watches) come on top
 ---@field max_answer_bytes integer? larger answers are refused (32 MiB)
----@field loop string|table|nil how to wait here; chosen for each call when not given
+---@field loop string|table|nil how to wait here: "blocking", "uv", "nginx", "cqueues", or a table of the functions
+---  may_wait() and await(start, deadline); chosen for each call when not given
+---@field await (fun(start: (fun(done: fun(...)): fun()), deadline: number?): ...)? suspends the caller in a way of your
+---  own (async.nvim, plenary, your scheduler): calls start(done) and returns what done is called with
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
 
 ---Makes a client with its own key and settings: `client.Sandbox`, `client.Template`, `client.tools`. Clients are
@@ -159,6 +162,30 @@ end
 function e2b.pcall(fn, ...)
   with_dot(fn, "pcall", "fn, …")
   return require("e2b.tasks").pcall(fn, ...)
+end
+
+---How everything waits that doesn't ask for another loop: `"uv"` in a program that runs plain luv, `"blocking"`, or a
+---table of the functions may_wait() and await(start, deadline). nil: as the host is, which is right in Neovim, nginx and
+---cqueues without a word.
+---@param loop string|table|nil
+function e2b.use_loop(loop)
+  with_dot(loop, "use_loop", "name")
+  local wrong = loop ~= nil and require("e2b.config").OPTIONS.loop(loop)
+  if wrong then require("e2b.options").raise("bad argument to e2b.use_loop (" .. wrong .. ")") end
+  require("e2b.loop.init").use(loop)
+end
+
+---All of this library's waiting as one thing that a loop which isn't one of ours can wait on; for clients with the option
+---`await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited for),
+---`step()` has to be called. The names are cqueues' own.
+---@param wake fun()? told when that has become sooner than it was
+---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() } pollable
+function e2b.pollable(wake)
+  with_dot(wake, "pollable", "wake")
+  if wake ~= nil and type(wake) ~= "function" then
+    require("e2b.options").raise("bad argument to e2b.pollable (a function expected, got " .. type(wake) .. ")")
+  end
+  return require("e2b.loop.user").pollable(wake)
 end
 
 ---Prints what there is, one line each.

@@ -3,8 +3,9 @@
 --- before: then nothing is sent that nobody waits for.
 local core = require("e2b.core")
 local compat = require("e2b.compat")
+local background = require("e2b.background")
 local loops = require("e2b.loop.init")
-local timers = require("e2b.timers")
+local timers = require("e2b.loop.timers")
 local options = require("e2b.options")
 local queue = require("e2b.queue")
 local hook = require("e2b.wait")
@@ -27,6 +28,7 @@ local RAISE = {}
 ---@field outside integer waits that something outside of the tasks will end
 ---@field depth integer waits that drive it, one inside the other
 ---@field blocked integer waits so far that held up all tasks
+---@field attend function? the host calls back by itself: nobody has to wait for tasks to run
 
 local task_of, identity = whose.task_of, whose.identity
 local schedulers = setmetatable({}, { __mode = "k" })
@@ -61,7 +63,7 @@ function M.here()
   if not s then
     s = {
       ready = queue.new(), urgent = queue.new(), live = 0, outside = 0, depth = 0, blocked = 0, timers = timers.new(),
-      idlers = {},
+      idlers = {}, attend = background.of_host(),
     }
     schedulers[key] = s
   end
@@ -190,6 +192,7 @@ function M.add(s, task)
   s.live = s.live + 1
   tasks_alive = tasks_alive + 1
   push(s, task)
+  background.arm(s)
 end
 
 --- Ends the wait of a task, if it is in one that a cancel may end.
@@ -230,6 +233,14 @@ end
 
 local DEADLOCK = "deadlock: the tasks that are left wait for one another, and for nothing else"
 
+local NOBODY = { settled = false }
+
+-- A turn that nobody waits for.
+function background.turn(s)
+  expire(s)
+  return round(s, NOBODY)
+end
+
 local function drive(s, loop, wait, start)
   local begun = false
   local function attach(wake)
@@ -262,10 +273,12 @@ local function wait_here(s, loop, task, start, deadline, inside)
   wait.host = true
   local outer = task and task.pending
   if task then wait.task, task.pending = task, wait end
+  background.disarm(s)
   s.depth = s.depth + 1
   local ok, raised = protected(loop, drive, s, loop, wait, start)
   s.depth = s.depth - 1
   if task then task.pending = outer end
+  background.arm(s)
   if not ok then
     give_up(wait, "cancelled")
     error(raised, 0)

@@ -3,21 +3,52 @@ local blocking = require("e2b.loop.blocking")
 
 local M = {}
 
-local named = { blocking = blocking }
+-- The loops of hosts, loaded where such a host is. On request any of them can be had.
+local MODULES = { uv = "e2b.loop.uv", nginx = "e2b.loop.nginx", cqueues = "e2b.loop.cqueues" }
+
+local G, find, loaded = _G, rawget, package.loaded
+local wanted
+
+local function named(name)
+  if name == "blocking" then return blocking end
+  local module = MODULES[name]
+  return module and require(module)
+end
+
+--- The loop of this host, by what it says of itself. Asked again each time: cqueues is one only in its controller.
+---@return table loop
+function M.host()
+  if find(G, "ngx") and type(G.ngx) == "table" and G.ngx.get_phase then return named("nginx") end
+  local vim = find(G, "vim")
+  if type(vim) == "table" and (vim.uv or vim.loop) and vim.wait then return named("uv") end
+  if loaded["cqueues"] then
+    local cqueues = named("cqueues")
+    if cqueues.is_here() then return cqueues end
+  end
+  return blocking
+end
 
 --- The loop for a call made here and now.
 ---@param preference? string|table the client's option `loop`: a name, or a table { may_wait, await } of the same form
 ---@return table loop
 function M.choose(preference)
+  preference = preference or wanted
+  if not preference then return M.host() end
   if type(preference) == "table" then return preference end
-  return named[preference] or blocking
+  return named(preference) or blocking
+end
+
+--- The loop of all that doesn't ask for another one. nil: the host's own again.
+---@param preference string|table|nil
+function M.use(preference)
+  wanted = preference
 end
 
 --- Whether there is a loop of that name.
 ---@param name string
 ---@return boolean
 function M.known(name)
-  return named[name] ~= nil
+  return name == "blocking" or MODULES[name] ~= nil
 end
 
 return M
