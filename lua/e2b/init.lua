@@ -164,9 +164,9 @@ function e2b.pcall(fn, ...)
   return require("e2b.tasks").pcall(fn, ...)
 end
 
----How everything waits that doesn't ask for another loop: `"uv"` in a program that runs plain luv, `"blocking"`, or a
----table of the functions may_wait() and await(start, deadline). nil: as the host is, which is right in Neovim, nginx and
----cqueues without a word.
+---How everything waits that doesn't ask for another loop: `"uv"` in a program that runs plain luv, `"blocking"`, or
+---a table of the functions may_wait() and await(start, deadline). nil: as the host is, which is right in Neovim, nginx
+---and cqueues without a word.
 ---@param loop string|table|nil
 function e2b.use_loop(loop)
   with_dot(loop, "use_loop", "name")
@@ -175,8 +175,8 @@ function e2b.use_loop(loop)
   require("e2b.loop.init").use(loop)
 end
 
----All of this library's waiting as one thing that a loop which isn't one of ours can wait on; for clients with the option
----`await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited for),
+---All of this library's waiting as one thing that a loop which isn't one of ours can wait on; for clients with the
+---option `await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited for),
 ---`step()` has to be called. The names are cqueues' own.
 ---@param wake fun()? told when that has become sooner than it was
 ---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() } pollable

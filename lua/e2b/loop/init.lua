@@ -1,4 +1,11 @@
 --- How this host waits. Chosen for each call, never when a module is loaded: the same process may have several hosts.
+---
+--- What a loop has: may_wait() and await(start, deadline); and where they make sense
+---   call(start, deadline, done) -> cancel   as await, but tells `done` where the user's code may run; no user code else
+---   spawn(fn)    runs fn in a coroutine of the host, in which await suspends (nginx: of the same request). With one of
+---                these two spawned tasks go on by themselves (e2b.background); spawn is preferred
+---   shared       all coroutines of the process wait here together: one scheduler of tasks for all
+---   exchange, news, watches_input   see e2b.loop.blocking
 local blocking = require("e2b.loop.blocking")
 
 local M = {}
