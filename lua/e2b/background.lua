@@ -36,6 +36,10 @@ local function pump(s)
   if not ok then error(raised, 0) end
 end
 
+local function busy(s)
+  return s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last
+end
+
 --- Has the host call when the next task can go on. Somebody who waits runs them himself.
 ---@param s e2b.Scheduler
 function M.arm(s)
@@ -44,10 +48,12 @@ function M.arm(s)
   s.attended = attended
   local due = s.timers:first()
   local deadline = due and due.deadline
-  if s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last then deadline = now() end
+  if busy(s) then deadline = now() end
   s.attend(function(report)
     attended.report = report
-    s.wake = report
+    -- It may have taken the host a while to get here.
+    if s.attended == attended then s.wake = report end
+    if s.attended ~= attended or busy(s) then report() end
     return function() end
   end, deadline, function()
     if s.attended == attended then return pump(s) end

@@ -176,8 +176,8 @@ function e2b.use_loop(loop)
 end
 
 ---All of this library's waiting as one thing that a loop which isn't one of ours can wait on; for clients with the
----option `await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited for),
----`step()` has to be called. The names are cqueues' own.
+---option `await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited
+---for), `step()` has to be called. The names are cqueues' own.
 ---@param wake fun()? told when that has become sooner than it was
 ---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() } pollable
 function e2b.pollable(wake)

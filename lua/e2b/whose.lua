@@ -1,5 +1,6 @@
 --- Which task a coroutine belongs to, and the pcall that keeps it so on PUC 5.1.
 local compat = require("e2b.compat")
+local loops = require("e2b.loop.init")
 
 local M = {}
 
@@ -32,6 +33,7 @@ if compat.puc51 then
     if parent == MAIN then return pcall(fn, ...) end
     local co = coroutine.create(fn)
     root_of[co], task_of[co] = parent, task_of[parent]
+    loops.hands_on(co)
     return pass(co, resume(co, ...))
   end
 else

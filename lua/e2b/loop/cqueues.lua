@@ -8,6 +8,9 @@ local M = {}
 -- Found where the program put it: a library of ours must not choose its version.
 local function cqueues() return package.loaded["cqueues"] end
 
+-- Coroutines inside of a controller's that hand every yield on to it.
+local passing = setmetatable({}, { __mode = "k" })
+
 --- Whether the caller is a coroutine of a controller, which can be suspended. One that was made inside of such a
 --- coroutine can't: its consumer would be handed what is meant for the controller.
 ---@return boolean
@@ -15,7 +18,13 @@ function M.is_here()
   local library = cqueues()
   if not library then return false end
   local controller, direct = library.running()
-  return controller ~= nil and direct == true
+  return controller ~= nil and (direct == true or passing[compat.running()] == true)
+end
+
+--- A coroutine will hand every yield on to the caller: what can be suspended here can be in there.
+---@param co thread
+function M.hands_on(co)
+  if M.is_here() then passing[co] = true end
 end
 
 --- Waiting is possible wherever this loop is chosen.

@@ -1,7 +1,7 @@
 --- How this host waits. Chosen for each call, never when a module is loaded: the same process may have several hosts.
 ---
---- What a loop has: may_wait() and await(start, deadline); and where they make sense
----   call(start, deadline, done) -> cancel   as await, but tells `done` where the user's code may run; no user code else
+--- What a loop has: may_wait() and await(start, deadline); and where it makes sense
+---   call(start, deadline, done) -> cancel   as await, but tells `done`, where the user's code may run
 ---   spawn(fn)    runs fn in a coroutine of the host, in which await suspends (nginx: of the same request). With one of
 ---                these two spawned tasks go on by themselves (e2b.background); spawn is preferred
 ---   shared       all coroutines of the process wait here together: one scheduler of tasks for all
@@ -49,6 +49,12 @@ end
 ---@param preference string|table|nil
 function M.use(preference)
   wanted = preference
+end
+
+--- A coroutine will hand every yield on to the caller (pcall on Lua 5.1).
+---@param co thread
+function M.hands_on(co)
+  if loaded["cqueues"] then named("cqueues").hands_on(co) end
 end
 
 --- Whether there is a loop of that name.
