@@ -167,7 +167,7 @@ describe("examples", function()
 
   it("serve_page: the page, fetched from here", function()
     -- Sandboxes with internet access share this machine's ports: one that nobody else's specs take at the same time.
-    local port = 20000 + require("e2b.core").getpid() % 10000
+    local port = support.free_port()
     local lines = example("serve_page", nil, tostring(port))
     assert.matches("^https://" .. port .. "%-i%w+%.", lines[1])
     assert.equal("<h1>Hello from the sandbox</h1>", lines[2])

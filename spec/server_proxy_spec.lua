@@ -86,7 +86,7 @@ describe("the way into a sandbox", function()
   local folder, server, one, service
   -- The real one, where this runs under a wrapper.
   local LUA = support.shell("readlink -f /proc/$PPID/exe"):match("[^\n]+")
-  local PORT = 20000 + (os.time() * 7 + tonumber((tostring({}):match("%x%x%x$")), 16)) % 20000
+  local PORT = support.free_port(8)
 
   local function start_service(some, port)
     some:request("POST", "/files?path=/tmp/service.lua", {

@@ -128,6 +128,25 @@ do
   end
 end
 
+--- A port of 127.0.0.1 for a service that can't be asked for one of its own choice: free, and so are the next ones. It is
+--- below those that a system gives to outgoing connections, which come and go.
+---@param count? integer of ports in a row (1)
+---@return integer port
+function support.free_port(count)
+  local socket = require("socket")
+  math.randomseed(tonumber((tostring({}):match("%x%x%x%x%x$")), 16) + os.time())
+  for _ = 1, 100 do
+    local first, free = math.random(10000, 30000), true
+    for port = first, first + (count or 1) - 1 do
+      local listener = socket.bind("127.0.0.1", port)
+      free = free and listener ~= nil
+      if listener then listener:close() end
+    end
+    if free then return first end
+  end
+  error("no free port found", 2)
+end
+
 -- Child scripts on the same Lua -------------------------------------------------------------------------------------
 
 --- The interpreter that runs this spec.
