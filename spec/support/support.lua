@@ -128,8 +128,8 @@ do
   end
 end
 
---- A port of 127.0.0.1 for a service that can't be asked for one of its own choice: free, and so are the next ones. It is
---- below those that a system gives to outgoing connections, which come and go.
+--- A port of 127.0.0.1 for a service that can't be asked for one of its own choice: free, and so are the next ones.
+--- It is below those that a system gives to outgoing connections, which come and go.
 ---@param count? integer of ports in a row (1)
 ---@return integer port
 function support.free_port(count)
