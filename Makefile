@@ -144,6 +144,7 @@ doc: ready-demo ## the pages of the reference, into build/doc
 	@$(IN_TREE) $(LUA) meta/doc.lua build/doc
 
 # --- installing ---
+PROGRAMS    := e2b e2b-server
 LUA_FILES    = $(sort $(shell find lua -name '*.lua'))
 AT_LUADIR   := $(DESTDIR)$(INST_LUADIR)
 AT_LIBDIR   := $(DESTDIR)$(INST_LIBDIR)
@@ -156,15 +157,15 @@ install: build ## into PREFIX (/usr/local), for one LUA_VERSION; DESTDIR in fron
 	$(INSTALL) -d "$(AT_LIBDIR)/e2b/server" "$(AT_BINDIR)"
 	$(INSTALL) -m 755 $(CORE) "$(AT_LIBDIR)/e2b/core.so"
 	$(INSTALL) -m 755 $(NATIVE) "$(AT_LIBDIR)/e2b/server/native.so"
-	@{ printf '#!%s\n' '$(LUA)'; \
+	@for program in $(PROGRAMS); do { printf '#!%s\n' '$(LUA)'; \
 		printf 'package.path = "%s/?.lua;%s/?/init.lua;" .. package.path\n' '$(INST_LUADIR)' '$(INST_LUADIR)'; \
 		printf 'package.cpath = "%s/?.so;" .. package.cpath\n' '$(INST_LIBDIR)'; \
-		tail -n +2 bin/e2b-server; } > '$(BUILD)/e2b-server'
-	$(INSTALL) -m 755 '$(BUILD)/e2b-server' "$(AT_BINDIR)/e2b-server"
+		tail -n +2 bin/$$program; } > '$(BUILD)'/$$program.new && \
+		$(INSTALL) -m 755 '$(BUILD)'/$$program.new "$(AT_BINDIR)/$$program" && rm '$(BUILD)'/$$program.new || exit 1; done
 
 uninstall: ## what install put there, and nothing else
 	rm -rf "$(AT_LUADIR)/e2b" "$(AT_LIBDIR)/e2b"
-	rm -f "$(AT_BINDIR)/e2b-server"
+	rm -f $(PROGRAMS:%="$(AT_BINDIR)/%")
 
 clean: ## everything that was built
 	rm -rf build

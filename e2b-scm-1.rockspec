@@ -86,6 +86,8 @@ build = {
     ["e2b.output_buffer"] = "lua/e2b/output_buffer.lua",
     ["e2b.paginator"] = "lua/e2b/paginator.lua",
     ["e2b.probe"] = "lua/e2b/probe.lua",
+    ["e2b.program"] = "lua/e2b/program/init.lua",
+    ["e2b.program.repl"] = "lua/e2b/program/repl.lua",
     ["e2b.progress"] = "lua/e2b/progress.lua",
     ["e2b.pty"] = "lua/e2b/pty.lua",
     ["e2b.queue"] = "lua/e2b/queue.lua",
@@ -253,7 +255,7 @@ build = {
     },
   },
   install = {
-    bin = { ["e2b-server"] = "bin/e2b-server" },
+    bin = { e2b = "bin/e2b", ["e2b-server"] = "bin/e2b-server" },
   },
 }
 

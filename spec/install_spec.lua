@@ -33,6 +33,7 @@ describe("make install", function()
     end
     expected[#expected + 1] = "./opt/x/lib/lua/" .. abi .. "/e2b/core.so"
     expected[#expected + 1] = "./opt/x/lib/lua/" .. abi .. "/e2b/server/native.so"
+    expected[#expected + 1] = "./opt/x/bin/e2b"
     expected[#expected + 1] = "./opt/x/bin/e2b-server"
     table.sort(expected)
     local found = {}
