@@ -99,8 +99,8 @@ deps: ## install what is missing (the list comes first), through apt-get
 
 # The packages of a set, and the core for LUA_VERSION. The build is a make of its own: this one may have asked pkg-config
 # before there was anything to find. What watches memory builds a core of its own, so two of them may run at a time.
-PACKAGES := packages-build packages-demo packages-lint packages-asan packages-valgrind packages-oom packages-bench
-READY    := ready-build ready-demo ready-lint ready-bench
+PACKAGES := $(addprefix packages-,build demo repl lint asan valgrind oom bench)
+READY    := ready-build ready-demo ready-repl ready-lint ready-bench
 .PHONY: $(PACKAGES) $(READY)
 $(PACKAGES): packages-%:
 	@$(if $(filter no,$(DEPS)),:,bin/deps $* $(LUA_VERSION))
@@ -110,8 +110,8 @@ $(READY): ready-%: packages-%
 demo: ready-demo ## the main job on a private local server, without any account
 	@$(IN_TREE) $(LUA) bin/with-server examples/lifecycle.lua
 
-repl: ready-build ## a Lua prompt with the library ready
-	@$(IN_TREE) $(LUA) -i -e 'require("e2b.repl").start()'
+repl: ready-repl ## a Lua prompt with the library ready (ARGS="--local": with a local server)
+	@$(LUA) bin/e2b repl $(ARGS)
 
 server: ready-demo ## the local server in the foreground (ARGS="--port 3000" are its options)
 	@$(IN_TREE) $(LUA) bin/e2b-server $(ARGS)
@@ -161,7 +161,7 @@ install: build ## into PREFIX (/usr/local), for one LUA_VERSION; DESTDIR in fron
 		printf 'package.path = "%s/?.lua;%s/?/init.lua;" .. package.path\n' '$(INST_LUADIR)' '$(INST_LUADIR)'; \
 		printf 'package.cpath = "%s/?.so;" .. package.cpath\n' '$(INST_LIBDIR)'; \
 		tail -n +2 bin/$$program; } > '$(BUILD)'/$$program.new && \
-		$(INSTALL) -m 755 '$(BUILD)'/$$program.new "$(AT_BINDIR)/$$program" && rm '$(BUILD)'/$$program.new || exit 1; done
+		$(INSTALL) -m 755 '$(BUILD)'/$$program.new "$(AT_BINDIR)/$$program" || exit 1; done
 
 uninstall: ## what install put there, and nothing else
 	rm -rf "$(AT_LUADIR)/e2b" "$(AT_LIBDIR)/e2b"

@@ -88,6 +88,7 @@ int e2b_tree_open(lua_State *L);    /* tree */
 int e2b_sha256_open(lua_State *L);  /* sha256 */
 int e2b_deflate_open(lua_State *L); /* deflate */
 int e2b_output_open(lua_State *L);
+int e2b_interrupt_open(lua_State *L); /* keep_interrupt */
 
 /* ---- The engine: module.c target.c transfer.c engine.c poller.c stream.c (structs in engine.h) ---- */
 

@@ -268,6 +268,11 @@ function transfer:progress() end
 ---@return string|nil request_id X-E2B-Trace-ID
 function transfer:result() end
 
+--- Remembers what Ctrl-C (SIGINT) does now: the lua program's handler takes itself away when it has run once
+--- (csrc/interrupt.c).
+---@return fun() put_back makes it so again
+function core.keep_interrupt() end
+
 --- This process's terminal (csrc/terminal.c). Collected or closed, it puts the terminal back as it was.
 ---@class e2b.core.terminal
 local terminal = {}

@@ -1,7 +1,7 @@
 -- What the README shows is run: its scripts against a local server, its commands against the Makefile.
 local support = require("spec.support.support")
 
-local shell, quote = support.shell, support.quote
+local shell = support.shell
 local is_54 = not (_VERSION == "Lua 5.1" or _VERSION == "Lua 5.2" or _VERSION == "Lua 5.3")
 
 -- The fenced blocks of a Markdown file: { language, text, line }.
@@ -25,13 +25,17 @@ local function blocks_of(path)
   return blocks
 end
 
--- "print(x)  --> i1a2, 5m0s left": what must be printed, as a pattern. Words with a digit in them and … are wildcards.
+-- A pattern for what must be printed. Words with a digit in them and … are wildcards.
+local function wildcards(text)
+  text = text:gsub("[%^%$%(%)%%%.%[%]%*%+%-%?]", "%%%0")
+  return (text:gsub("%w*%d%w*", "%%w+"):gsub("…", ".-"))
+end
+
+-- "print(x)  --> i1a2, 5m0s left": what must be printed, as a pattern.
 local function expected_output(text)
   local patterns = {}
   for expected in text:gmatch("print%b()[^\n]-%-%->%s*([^\n]+)") do
-    expected = expected:match("^(.-)%s*$"):gsub("[%^%$%(%)%%%.%[%]%*%+%-%?]", "%%%0")
-    expected = expected:gsub("%w*%d%w*", "%%w+"):gsub("…", ".-")
-    patterns[#patterns + 1] = expected
+    patterns[#patterns + 1] = wildcards(expected:match("^(.-)%s*$"))
   end
   return patterns
 end
@@ -67,23 +71,31 @@ describe("the README", function()
       end)
     elseif block.language == "" then
       it("shows a session that works: " .. where, function()
+        local typed, shown = {}, {}
         for _, line in ipairs(block.lines) do
-          local typed, command = line:match("^> (.+)$"), line:match("^%$ (.+)$")
-          if typed then
-            local output = shell("printf '%s\\n' " .. quote(typed) .. " | " .. support.lua_command(env) ..
-              [[ -i -e 'require("e2b.repl").start()']])
-            assert.is_nil(output:find("stdin:1:", 1, true), output)
-            assert.is_nil(output:find("stack traceback", 1, true), output)
-          elseif command and command:find("^e2b%-server") then
-            local help = shell(support.lua_command() .. " bin/e2b-server --help")
+          local command = line:match("^%$ (.+)$")
+          if line:find("^> ") then
+            typed[#typed + 1] = line:sub(3)
+          elseif not command then
+            shown[#shown + 1] = line
+          elseif command:find("^e2b") then
+            local name = command:match("^e2b[%w-]*")
+            if name == "e2b" then name = "e2b repl" end
+            local help = shell(support.lua_command() .. " bin/" .. name .. " --help")
             for option in command:gmatch("%-%-[%w-]+") do assert.truthy(help:find(option, 1, true), option) end
-          elseif command and command:find("^lua") then
+          elseif command:find("^lua") then
             local script = assert(command:match("^lua[%d.]* (examples/[%w_]+%.lua)$"), command)
             local output = shell(support.lua_command(env) .. " " .. script .. " && echo fine")
             assert.matches("fine\n$", output)
-          elseif command then
+          else
             assert.truthy(command:find("^export [%w_]+="), "what is this command? " .. command)
           end
+        end
+        if typed[1] then
+          local result = support.run(nil, { file = "bin/e2b", env = env, stdin = table.concat(typed, "\n") .. "\n" })
+          assert.equal(0, result.code, result.err)
+          local pattern = wildcards(table.concat(shown, "\n")):gsub(" +", " +")
+          assert.truthy(result.out:find("^" .. pattern .. "\n$"), "printed:\n" .. result.out)
         end
       end)
       found.prompt = found.prompt + 1

@@ -243,6 +243,26 @@ local function member_of(what, e2b)
   return nil
 end
 
+--- The names that something of this library answers to, among them what is made when it is first asked for.
+---@param what table
+---@param e2b table the module
+---@return string[]? names nil: it is none of ours
+function M.names(what, e2b)
+  local topic = topic_of(what, e2b)
+  if not topic then return nil end
+  local names = {}
+  for _, entry in ipairs(topic.entries) do
+    -- Not Sandbox.list: a class has its functions in it, and its objects can't do that.
+    if not entry[2]:find("^%u") then names[#names + 1] = entry[1] end
+  end
+  -- sandbox.commands, sandbox.files …: topics of their own.
+  for _, other in ipairs(M.topics) do
+    local ok, part = pcall(function() return what[other.name] end)
+    if ok and part ~= nil then names[#names + 1] = other.name end
+  end
+  return names
+end
+
 --- The text about something.
 ---@param what any
 ---@param e2b table the module

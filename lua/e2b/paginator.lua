@@ -163,6 +163,35 @@ function mt:__tostring()
   return ("Paginator(%s, %d fetched, %s)"):format(state.name, state.fetched, more)
 end
 
+--- Whether a value is a paginator.
+---@param value any
+---@return boolean
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
+--- The page that comes next, and takes nothing: who goes through the paginator afterwards gets it, too.
+---@param paginator e2b.Paginator
+---@return table[]? page nil without a message: nothing is left
+---@return string? message
+---@return e2b.Error? err
+function M.peek(paginator)
+  local state = paginator[PRIVATE]
+  if not paginator.has_next then return nil end
+  if not state.buffer then
+    local items, message, err = fetch_page(paginator)
+    if items == nil then return nil, message, err end
+    if items[1] == nil then
+      paginator.has_next = paginator.next_token ~= nil
+      return setmetatable(items, state.page_mt)
+    end
+    state.buffer, state.at = items, 1
+  end
+  local page = {}
+  for i = state.at, #state.buffer do page[#page + 1] = state.buffer[i] end
+  return setmetatable(page, state.page_mt)
+end
+
 ---@class e2b.PaginatorSpec
 ---@field fetch fun(next_token: string?): table[]?, string?, e2b.Error? items and the next cursor, or nil, message, err
 ---@field name string? the operation, for messages

@@ -1,13 +1,21 @@
---- For an interactive session: `lua -i -l e2b.repl` (that is `make repl`). Required by a program it does nothing.
+--- For an interactive session without bin/e2b: `lua -i -l e2b.repl`. Required by a program it does nothing.
 local M = {}
 
---- Makes e2b, Sandbox and Template global, which nothing else in this library does, and says how to go on.
+--- Makes e2b, Sandbox and Template global, which nothing else in this library does.
+---@param to table where the names go
+---@return table e2b
+function M.names(to)
+  local e2b = require("e2b")
+  to.e2b, to.Sandbox, to.Template = e2b, e2b.Sandbox, e2b.Template
+  return e2b
+end
+
+--- Makes the names global, and says how to go on.
 ---@param to table? where the names go; the session's globals if not given
 ---@param write fun(text: string)? print if not given
 function M.start(to, write)
-  local e2b = require("e2b")
-  to, write = to or _G, write or print
-  to.e2b, to.Sandbox, to.Template = e2b, e2b.Sandbox, e2b.Template
+  write = write or print
+  local e2b = M.names(to or _G)
   write(("e2b %s on %s: e2b.help(), e2b.help(Sandbox), e2b.check()"):format(e2b.version, _VERSION))
   if os.getenv("E2B_API_KEY") then
     write("try:  =Sandbox.list():next_items()  or  s = Sandbox.create() s:shell()")
