@@ -108,6 +108,9 @@ describe("luarocks make", function()
     local help = succeeds("cd / && env -u LUA_PATH -u LUA_CPATH " .. quote(tree .. "/bin/e2b-server") .. " --help")
     assert.truthy(help:find("--port", 1, true), help)
 
+    assert.equal("3\n", (succeeds("cd / && env -u LUA_PATH -u LUA_CPATH " .. quote(tree .. "/bin/e2b")
+      .. " -e '#{ e2b, Sandbox, Template }'")))
+
     -- built in the copy; the tree under test has no objects beside its sources
     assert.equal("", (succeeds("find csrc e2b -name '*.o' -o -name '*.so' 2>/dev/null || true")))
   end)
