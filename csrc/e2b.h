@@ -89,6 +89,8 @@ int e2b_sha256_open(lua_State *L);  /* sha256 */
 int e2b_deflate_open(lua_State *L); /* deflate */
 int e2b_output_open(lua_State *L);
 int e2b_interrupt_open(lua_State *L); /* keep_interrupt */
+int e2b_journal_open(lua_State *L); /* journal_open path_whole */
+int e2b_living_open(lua_State *L);  /* process_start process_place */
 
 /* ---- The engine: module.c target.c transfer.c engine.c poller.c stream.c (structs in engine.h) ---- */
 

@@ -146,6 +146,8 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     e2b_deflate_open(L);
     e2b_output_open(L);
     e2b_interrupt_open(L);
+    e2b_journal_open(L);
+    e2b_living_open(L);
     lua_pushinteger(L, E2B_ABI);
     lua_setfield(L, -2, "ABI");
     return 1;

@@ -384,6 +384,67 @@ function file:close() end
 ---@return integer|nil errno
 function core.fs_list(dir) end
 
+---@class e2b.core.journal a file of lines that several processes append to; locked while it is open
+local journal = {}
+
+--- Opens and locks a journal. The file that has the name now is meant: another process may have replaced it. What isn't
+--- a regular file, or is a link, belongs to another user (root may), or may be written by others is refused; so is one
+--- that another process has had locked for 5 seconds.
+---@param path string
+---@param make? boolean make it when it isn't there, with mode 0600
+---@return e2b.core.journal|nil journal
+---@return string|nil message
+---@return integer|nil errno
+function core.journal_open(path, make) end
+
+--- All of it.
+---@return string|nil text
+---@return string|nil message
+---@return integer|nil errno
+function journal:read() end
+
+--- How large it is.
+---@return integer bytes
+function journal:size() end
+
+--- Appends in one write: all of it or nothing. A last line without an end is ended first.
+---@param text string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function journal:append(text) end
+
+--- Puts another text in its place: whatever happens, the file is the old one or the new one, which is on the disk then.
+--- Closes the journal, unless it fails before anything has changed.
+---@param text string
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function journal:replace(text) end
+
+--- Unlocks and closes.
+---@param sync? boolean not before what was written is on the disk
+---@return true|nil ok
+---@return string|nil message
+---@return integer|nil errno
+function journal:close(sync) end
+
+--- A path that stays right when the working directory changes.
+---@param path string
+---@return string path from the root on; as it is where the working directory can't be told
+function core.path_whole(path) end
+
+--- When a process began, in the system's own terms: with the process id it names a process for good.
+---@param pid integer
+---@return string|nil start "?": it runs, and its start can't be told here; nil: no such process runs
+function core.process_start(pid) end
+
+--- Where a process id means something.
+---@return string boot changes with every start of the system; "?" where that can't be told
+---@return string host the name of this machine
+---@return string space the namespaces of this process (containers have their own); "?" where there are none
+function core.process_place() end
+
 ---@class e2b.core.fs_stat
 ---@field type "file"|"dir"|"symlink"|"other"
 ---@field size integer bytes

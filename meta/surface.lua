@@ -7,6 +7,7 @@ local M = {}
 local function things()
   local e2b = require("e2b")
   local client = assert(e2b.client({ api_key = "e2b_" .. ("0"):rep(40), api_url = "http://127.0.0.1:9" }))
+  assert(client.reap) -- made when it is first asked for
   local task = e2b.spawn(function() end)
   task:cancel()
   local started = require("e2b.server").start()

@@ -60,7 +60,7 @@ local function describe_call(state, row, args, opts, context)
   local cfg = state.config
   return {
     operation = context.operation or row.name, sandbox_id = context.sandbox_id or args.sandbox_id,
-    resource = context.resource, creates = row.name:find("^sandbox_create") ~= nil,
+    resource = context.resource, creates = row.name:find("^sandbox_create") ~= nil, token = context.token,
     host = context.target and (context.host or "the sandbox's host") or cfg.api_host, api = context.target == nil,
     ca_file = cfg.ca_file, connect_timeout = opts.connect_timeout or cfg.connect_timeout,
     idle_timeout = context.transfer and context.transfer.idle_timeout or opts.idle_timeout or cfg.idle_timeout,

@@ -26,6 +26,8 @@ local NONE = {}
 ---@field debug boolean
 ---@field request_timeout number seconds; 0 = none
 ---@field key_form "e2b"|"other"|nil whether the key looks like one of E2B's, where it is known
+---@field key_mark string? with a journal: what tells this key from others there, where it is known
+---@field journal e2b.Journal?
 local METHOD = "^%u+$"
 
 local REQUEST = { "query", "body", "content_type" }
@@ -63,6 +65,7 @@ function M.new(opts, resources)
   local state = { config = cfg, gates = {}, old = {}, public = public, plan = { max_bytes = cfg.max_answer_bytes } }
   local client = {}
 
+  if cfg.journal then public.journal = require("e2b.journal").new(cfg.journal) end
   access.open(state, key)
 
   --- Makes one REST call: floor 4's way to the service.

@@ -108,6 +108,12 @@ local function callable(value)
   return "a function expected, got " .. type(value)
 end
 
+local function path_option(value)
+  if type(value) ~= "string" then return "a path expected, got " .. type(value) end
+  if value:find("%z") then return "a path cannot hold a NUL byte" end
+  return nil
+end
+
 -- Goes into a header that other text surrounds.
 local function words(value)
   if type(value) ~= "string" then return "a string expected, got " .. type(value) end
@@ -127,7 +133,7 @@ M.OPTIONS = {
   idle_timeout = types.seconds, retries = types.count, headers = types.headers, api_headers = types.headers,
   proxy = proxy_option, ca_file = types.string, user_agent = words, integration = words, logger = callable,
   connections = types.positive, max_answer_bytes = types.positive, loop = loop_option, await = callable,
-  getenv = callable,
+  getenv = callable, journal = path_option,
   -- Accepted as in the official SDKs, where it has no effect any more either.
   validate_api_key = types.boolean,
 }
@@ -239,6 +245,7 @@ function M.resolve(opts)
     proxy = opts.proxy, ca_file = given(opts.ca_file, nil), logger = opts.logger,
     connections = connections, trouble = troubles[1],
     loop = opts.await and require("e2b.loop.user").new(opts.await) or opts.loop,
+    journal = given(opts.journal, nil) or given(getenv("E2B_JOURNAL"), nil),
   }
   if config.proxy == "" then config.proxy = nil end
   return config, given(opts.api_key, nil) or given(getenv("E2B_API_KEY"), nil)

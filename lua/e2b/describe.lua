@@ -210,8 +210,9 @@ end
 ---@param info table as for errors.from_facts
 ---@param said string? what the server said, cleaned
 ---@param doubt boolean? something may have been made that nobody holds
+---@param token string? it can be found by this
 ---@return string
-function M.failure(kind, facts, info, said, doubt)
+function M.failure(kind, facts, info, said, doubt, token)
   local text
   local coded = facts.cause == "connect" and (facts.error_code or facts.code or facts.message) ~= nil
   if kind == "timeout" then
@@ -231,7 +232,7 @@ function M.failure(kind, facts, info, said, doubt)
   if info.attempts and info.attempts > 1 then text = ("%s (%d attempts)"):format(text, info.attempts) end
   if doubt then
     text = text .. "; the sandbox may have been made all the same and then costs until its timeout: "
-      .. "look for it with Sandbox.list before creating another"
+      .. (token and "e2b.reap(err.token) ends it" or "look for it with Sandbox.list before creating another")
   end
   if info.operation then return info.operation .. ": " .. text end
   return text

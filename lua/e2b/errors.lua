@@ -41,6 +41,7 @@ local M = {}
 ---@field retryable boolean? may the same call be made again safely?
 ---@field retry_after number? seconds to wait before that
 ---@field curl integer? libcurl's code
+---@field token string? of a create whose sandbox may be there: `e2b.reap(err.token)` ends it
 ---@field os_errno integer? with a local file: the system's error number
 ---@field pid integer? of the process that a broken stream was about: connect to it again
 ---@field exit_code integer? with exit
@@ -234,7 +235,8 @@ function M.from_facts(facts, info)
   local doubt = info.creates and (facts.sent == "maybe" or facts.sent == "yes" and not err.retryable
     and (kind == "server" or kind == "protocol" and facts.cause ~= "http" or kind == "timeout" or kind == "network"
       or kind == "cancelled" or kind == "busy" or kind == "too_large" and facts.cause ~= "http"))
-  err.message = describe.failure(kind, facts, info, said, doubt)
+  if doubt then err.token = info.token end
+  err.message = describe.failure(kind, facts, info, said, doubt, err.token)
   return M.new(kind, err)
 end
 

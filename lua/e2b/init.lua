@@ -20,6 +20,9 @@ local RESOURCES = {
   tools = function(client)
     return require("e2b.tools").bind(client.Sandbox, client.Template)
   end,
+  reap = function(client)
+    return require("e2b.reap").bind(client)
+  end,
 }
 
 -- A colon passes the module as the first argument, and everything after it one place too far.
@@ -55,6 +58,8 @@ end
 ---  may_wait() and await(start, deadline); chosen for each call when not given
 ---@field await (fun(start: (fun(done: fun(...)): fun()), deadline: number?): ...)? suspends the caller in a way of your
 ---  own (async.nvim, plenary, your scheduler): calls start(done) and returns what done is called with
+---@field journal string? a file in which every create is noted before it is sent, for `client:reap` (E2B_JOURNAL); mode
+---  0600, on this machine's own disk; a create that can't be noted is not sent
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
 
 ---Makes a client with its own key and settings: `client.Sandbox`, `client.Template`, `client.tools`. Clients are
@@ -92,6 +97,20 @@ function e2b.check(client)
     require("e2b.options").raise("e2b.check takes a client, or nothing: e2b.check(e2b.client({ … }))")
   end
   return require("e2b.check").check(client)
+end
+
+---Kills what dead processes of ours left behind, by the journal of the client that the environment configures
+---(E2B_JOURNAL); the same as `client:reap`. With a token (`err.token` of a create whose answer was lost) it ends what
+---that create made: none being there is no failure, and one may come later still.
+---E2B API: GET /v2/sandboxes, DELETE /sandboxes/{id}. Errors: invalid_argument (a journal that can't be read).
+---@param token string?
+---@param opts e2b.CallOptions? of each call
+---@return string[]? killed ids
+---@return e2b.ReapFailure[]|string failed what could not be ended; the message after a failure of the whole
+---@return e2b.ReapLeft[]|e2b.Error left what was not touched, and why; the error after a failure of the whole
+function e2b.reap(token, opts)
+  with_dot(token, "reap", "token")
+  return require("e2b.reap").reap(default_client(), token, opts)
 end
 
 ---Creates a sandbox, calls `fn` with it, and kills it: also when `fn` raises or its task is cancelled. The kill has 10

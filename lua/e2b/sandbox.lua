@@ -31,6 +31,8 @@ local M = {}
 ---@field files e2b.Files read, write and watch its files
 ---@field pty e2b.Pty terminals
 ---@field git e2b.Git git repositories in it
+---@field adopted boolean? after a create with `exactly_once`: false when its answer came, true when the answer was lost
+---  and the sandbox was found and taken over
 ---@field extra table? fields this version doesn't know or finds of another type, under the service's names
 
 ---@class e2b.CallOptions options of every call that goes to the service
@@ -50,6 +52,9 @@ local M = {}
 ---@field volume_mounts table<string, string|table>? mount path to volume, or its name
 ---@field iam { tokens: table<string, { audience: string, token_type: string }> }?
 ---@field secure true? without effect: sandboxes are always secured
+---@field exactly_once boolean? when the answer is lost, look for the sandbox and take it over (`sandbox.adopted`),
+---  until 10 seconds after the deadline; then the failure has `err.token`, for `e2b.reap`. Never sends a second create.
+---  A cancelled task waits for the end of this, and the sandbox is killed again
 ---@field mcp table? the MCP servers to run in the sandbox, by name, with their settings; starts the gateway
 
 ---@class e2b.NetworkOptions

@@ -9,6 +9,14 @@ local traffic_tokens = setmetatable({}, { __mode = "k" })
 -- Objects whose tokens an answer has told, be it that there are none. Items of lists come without.
 local told = setmetatable({}, { __mode = "k" })
 
+--- The key in a sandbox's metadata under which this library marks what it may have to find again. It is never shown,
+--- lest a program that gives one sandbox's metadata to another passes the mark on.
+M.TOKEN = "e2b_lua_token"
+
+local function hide_mark(row)
+  if row.metadata then row.metadata[M.TOKEN] = nil end
+end
+
 ---@class e2b.Binding what the objects and statics of one client share
 ---@field source fun(): e2b.Client makes or finds the client
 ---@field client e2b.Client? the client, once it was needed
@@ -71,6 +79,7 @@ end
 ---@return e2b.Sandbox
 function M.adopt(binding, row, partial)
   keep_tokens(row, row, partial)
+  hide_mark(row)
   if row.metadata == nil then row.metadata = {} end
   return setmetatable(row, binding.mt)
 end
@@ -85,6 +94,7 @@ local FADING = { "name", "extra", "network", "lifecycle", "allow_internet_access
 ---@return e2b.Sandbox object
 function M.refresh(object, row)
   keep_tokens(object, row)
+  hide_mark(row)
   for _, field in ipairs(FADING) do object[field] = nil end
   for field, value in pairs(row) do
     if field ~= "sandbox_id" then object[field] = value end
@@ -100,6 +110,7 @@ end
 ---@return e2b.Sandbox object
 function M.enter(object, row, book)
   keep_tokens(object, row)
+  hide_mark(row)
   for field, value in pairs(row) do
     if field ~= "sandbox_id" then object[field] = value end
   end

@@ -45,6 +45,7 @@ function M.kill(binding, target, opts)
     end
     existed = tried
   end
+  if client.journal then client.journal:gone(id) end
   if object then
     book.note(object, { state = "killed", end_at = done and book.learn(binding, meta) or existed and book.now(binding)
       or object.end_at })

@@ -3,6 +3,7 @@
 --- defaults hold.
 local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
+local book = require("e2b.sandbox_book")
 
 local M = {}
 
@@ -264,7 +265,7 @@ end
 --- The options of create that shape the sandbox.
 M.OPTIONS = {
   "template", "timeout", "metadata", "envs", "allow_internet_access", "lifecycle", "network", "volume_mounts", "iam",
-  "secure", "mcp",
+  "secure", "mcp", "exactly_once",
 }
 
 --- The body of `POST /v2/sandboxes`. Functions in `network` are called here, once.
@@ -276,11 +277,16 @@ function M.body(template, opts)
     raise(("secure = %s is not possible: sandboxes are always secured; leave the option out"):format(
       tostring(opts.secure)))
   end
+  expect(opts.exactly_once, "boolean", "exactly_once")
+  local metadata = strings(opts.metadata, "metadata")
+  if metadata and metadata[book.TOKEN] ~= nil then
+    raise(("metadata.%s is what this library finds a sandbox by: leave it out"):format(book.TOKEN))
+  end
   local identity = iam(opts.iam)
   local body = {
     template = template,
     timeout = base.seconds(opts.timeout, "timeout"),
-    metadata = strings(opts.metadata, "metadata"),
+    metadata = metadata,
     envs = strings(opts.envs, "envs"),
     allow_internet_access = expect(opts.allow_internet_access, "boolean", "allow_internet_access"),
     network = network(opts.network, identity),

@@ -171,6 +171,27 @@ local function with_gateway(binding, object, opts)
   return nil, message, err
 end
 
+local function post(client, prepared, body, context)
+  local row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
+    function() return { body = require("e2b.sandbox_create").body_v1(body) } end, prepared.opts, context)
+  if row == nil and prepared.unnamed and err.kind == "not_found" then
+    -- Every team has "base", so the address is as likely to be wrong.
+    err.message = ("%s; the template is \"%s\", for none was named, and the service is %s (E2B_API_URL or the "
+      .. "option api_url chooses it)"):format(err.message, body.template, client.base_url)
+    meta = err.message
+  end
+  return row, meta, err
+end
+
+-- The sandbox that an answer tells of.
+local function enter(binding, body, row, meta)
+  local now = book.learn(binding, meta)
+  row.metadata = body.metadata
+  if row.template_id == nil then row.template_id = body.template end
+  local object = book.adopt(binding, row)
+  return book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
+end
+
 --- Sends what was prepared.
 ---@param binding e2b.Binding
 ---@param prepared { body: table, opts: table, unnamed: boolean? }
@@ -186,22 +207,16 @@ function M.send(binding, prepared)
       sandbox_domain = client.domain, metadata = body.metadata or {}, estimated = true,
     }, binding.mt)
   end
-  local row, meta, err = client:call_either("sandbox_create", "sandbox_create_v1", { body = body },
-    function() return { body = require("e2b.sandbox_create").body_v1(body) } end, opts, CREATE)
-  if row == nil then
-    if prepared.unnamed and err.kind == "not_found" then
-      -- Every team has "base", so the address is as likely to be wrong.
-      err.message = ("%s; the template is \"%s\", for none was named, and the service is %s (E2B_API_URL or the "
-        .. "option api_url chooses it)"):format(err.message, body.template, client.base_url)
-      meta = err.message
-    end
-    return nil, meta, err
+  local object, message, err
+  if opts.exactly_once or client.journal then
+    object, message, err = require("e2b.sandbox_once").create(binding, prepared,
+      function(marked, context) return post(client, prepared, marked, context) end,
+      function(row, meta) return enter(binding, body, row, meta) end)
+  else
+    object, message, err = post(client, prepared, body, CREATE)
+    if object ~= nil then object = enter(binding, body, object, message) end
   end
-  local now = book.learn(binding, meta)
-  row.metadata = body.metadata
-  if row.template_id == nil then row.template_id = body.template end
-  local object = book.adopt(binding, row)
-  book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
+  if object == nil then return nil, message, err end
   if object.sandbox_domain == nil then object.sandbox_domain = client.domain end
   if base.older_than(object.envd_version, OLDEST_ENVD) then return refuse_old(binding, object, opts) end
   if opts.mcp ~= nil then return with_gateway(binding, object, opts) end
