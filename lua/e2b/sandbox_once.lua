@@ -6,6 +6,7 @@
 local core = require("e2b.core")
 local compat = require("e2b.compat")
 local errors = require("e2b.errors")
+local files = require("e2b.file_base")
 local format = require("e2b.format")
 local base = require("e2b.sandbox_base")
 local tasks = require("e2b.tasks")
@@ -19,12 +20,9 @@ M.AFTER = 10
 -- With the deadline off, a journal takes a create for over after so many seconds.
 local ENDLESS = 600
 
--- ENOSPC, EDQUOT of Linux, EDQUOT of BSD and macOS
-local NO_SPACE = { [28] = true, [122] = true, [69] = true }
-
 -- Nothing is made that a later process could not find.
 local function not_journaled(message, errno)
-  return errors.new(NO_SPACE[errno or 0] and "no_space" or "invalid_argument", {
+  return errors.new(files.is_full(errno) and "no_space" or "invalid_argument", {
     message = "Sandbox.create: " .. format.clean(message), operation = "Sandbox.create", resource = "local_file",
     errno = errno, sent = "no", attempts = 0, retryable = false,
   })
@@ -123,6 +121,11 @@ function M.create(binding, prepared, post, enter)
     local object, message, err = create(binding, prepared, post, enter)
     if object then return object end
     return nil, message, err
+  end
+  if tasks.cancelled() then
+    return errors.new("cancelled", {
+      message = "Sandbox.create: cancelled", operation = "Sandbox.create", sent = "no", attempts = 0, retryable = false,
+    })
   end
   local results = compat.pack(tasks.shield(create, nil, binding, prepared, post, enter))
   local object = results[1]

@@ -60,8 +60,11 @@ function M.find(Sandbox, token, opts)
   return found
 end
 
--- A listing that hangs is begun again after so many seconds; the pause between two grows from the first to the second.
-local ONE, PAUSE, LONGEST = 5, 0.1, 2
+--- Seconds from the first listing to the second; the pauses grow from there.
+M.PAUSE = 0.1
+
+-- A listing that hangs is begun again after so many seconds; and so long is the longest pause.
+local ONE, LONGEST = 5, 2
 -- The last one begins so long before the end.
 local LAST = 0.5
 
@@ -76,7 +79,7 @@ local HOPELESS = { authentication = true, forbidden = true, unsupported = true, 
 ---@return e2b.Sandbox[]? found nil: none came
 ---@return e2b.Error? err why the last listing failed
 function M.wait_for(Sandbox, token, until_then, opts)
-  local asked, pause = options.copy(opts), PAUSE
+  local asked, pause = options.copy(opts), M.PAUSE
   asked.request_timeout = ONE
   while true do
     local left = until_then - core.now()
