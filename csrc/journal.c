@@ -131,7 +131,8 @@ static int open_locked(journal *j, int make, const char **why)
         }
         if (stat(j->path, &named) == 0) {
             if (named.st_dev == st.st_dev && named.st_ino == st.st_ino)
-                return made ? sync_dir(j->path) : 0;
+                /* Whoever made it may not have got so far. */
+                return made || st.st_size == 0 ? sync_dir(j->path) : 0;
         } else {
             error = errno;
         }
