@@ -72,7 +72,8 @@ end
 
 --- Sends a create with a mark.
 ---@param binding e2b.Binding
----@param prepared { body: table, opts: table } of sandbox_start.prepare
+---@param prepared { body: table, opts: table, token: string?, deadline: number? } of sandbox_start.prepare; token and
+---  deadline when somebody else has to know them
 ---@param post fun(body: table, context: table): table?, table|string, e2b.Error? sends it
 ---@param enter fun(row: table, meta: table): e2b.Sandbox makes the answer a sandbox
 ---@return e2b.Sandbox? object
@@ -80,8 +81,8 @@ end
 ---@return e2b.Error? err
 local function create(binding, prepared, post, enter)
   local body, opts, client = prepared.body, prepared.opts, binding.client
-  local journal, token = client.journal, tokens.new()
-  local deadline = base.deadline_of(client, opts)
+  local journal, token = client.journal, prepared.token or tokens.new()
+  local deadline = prepared.deadline or base.deadline_of(client, opts)
   if journal then
     local seconds = deadline and deadline - core.now()
     local noted, message, errno = journal:create(token, client, (seconds or ENDLESS) + M.AFTER)
