@@ -199,7 +199,11 @@ file = assert(core.file_temp(folder .. "/z"))
 assert(#assert(core.fs_list(folder)) >= 4 and core.fs_stat(folder .. "/b").target == "a")
 file:close()
 tree:close()
-collectgarbage() -- what a failure has left is removed with it
+collectgarbage() -- what a failure has left is removed with it, and no journal is locked any more
+local journal = assert(core.journal_open(folder .. "/j", true))
+assert(journal:append("a") and journal:append("b\n") and journal:read():find("b\n$") and journal:size() >= 4)
+assert(journal:replace("c\n") and journal:close(true) and core.journal_open(folder) == nil)
+assert(core.process_start(core.getpid()) and select("#", core.process_place()) == 3 and core.path_whole("x"))
 for _, name in ipairs(core.fs_list(folder)) do
   assert(core.fs_remove(folder .. "/" .. name))
 end
