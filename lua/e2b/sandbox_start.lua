@@ -194,7 +194,8 @@ end
 
 --- Sends what was prepared.
 ---@param binding e2b.Binding
----@param prepared { body: table, opts: table, unnamed: boolean? }
+---@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string? } token: of the mark
+---  that is in the metadata already; deadline on the clock of core.now()
 ---@return e2b.Sandbox? sandbox
 ---@return string? message
 ---@return e2b.Error? err
@@ -213,7 +214,13 @@ function M.send(binding, prepared)
       function(marked, context) return post(client, prepared, marked, context) end,
       function(row, meta) return enter(binding, body, row, meta) end)
   else
-    object, message, err = post(client, prepared, body, CREATE)
+    local context = CREATE
+    if prepared.deadline then
+      context = {
+        operation = "Sandbox.create", resource = "template", deadline = prepared.deadline, token = prepared.token,
+      }
+    end
+    object, message, err = post(client, prepared, body, context)
     if object ~= nil then object = enter(binding, body, object, message) end
   end
   if object == nil then return nil, message, err end
