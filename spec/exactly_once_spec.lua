@@ -273,8 +273,8 @@ describe("a create with exactly_once", function()
 
   it("raises for what isn't possible", function()
     raises("exactly_once must be a boolean, got string", Sandbox.create, "base", { exactly_once = "yes" })
-    raises("metadata.e2b_lua_token is what this library finds a sandbox by", Sandbox.create, "base",
-      { metadata = { [KEY] = "x" } })
+    raises("metadata.e2b_lua_token is another sandbox's", Sandbox.create, "base",
+      { metadata = { [KEY] = ("0a"):rep(16) } })
     raises("e2b.reap takes a token", client.reap, client, "x")
     raises("e2b.reap takes a token", e2b.reap, {})
     raises("e2b.reap() needs a journal", client.reap, client)

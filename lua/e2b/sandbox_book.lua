@@ -13,6 +13,13 @@ local told = setmetatable({}, { __mode = "k" })
 --- lest a program that gives one sandbox's metadata to another passes the mark on.
 M.TOKEN = "e2b_lua_token"
 
+--- Whether a value can be such a mark: 32 hexadecimal digits.
+---@param value any
+---@return boolean
+function M.is_mark(value)
+  return type(value) == "string" and #value == 32 and not value:find("[^%da-f]")
+end
+
 local function hide_mark(row)
   if row.metadata then row.metadata[M.TOKEN] = nil end
 end

@@ -279,8 +279,8 @@ function M.body(template, opts)
   end
   expect(opts.exactly_once, "boolean", "exactly_once")
   local metadata = strings(opts.metadata, "metadata")
-  if metadata and metadata[book.TOKEN] ~= nil then
-    raise(("metadata.%s is what this library finds a sandbox by: leave it out"):format(book.TOKEN))
+  if metadata and book.is_mark(metadata[book.TOKEN]) then
+    raise(("metadata.%s is another sandbox's, by which this library finds it: leave it out"):format(book.TOKEN))
   end
   local identity = iam(opts.iam)
   local body = {

@@ -17,12 +17,7 @@ function M.new()
   return unique.hex(32)
 end
 
---- Whether a value can be a token.
----@param value any
----@return boolean
-function M.is(value)
-  return type(value) == "string" and #value == 32 and not value:find("[^%da-f]")
-end
+M.is = book.is_mark
 
 --- The body of a create with the token in it.
 ---@param body table
