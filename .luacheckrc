@@ -6,6 +6,7 @@ exclude_files = { "build", "lua_modules", ".luarocks", "*.rockspec" }
 
 files["spec"] = { std = "max+busted" }
 files["spec/oom/handler.lua"] = { read_globals = { "conn" } }
+files["spec/support/neovim_main.lua"] = { read_globals = { "vim" } }
 files["bench"] = { std = "max" }
 files["examples"] = { std = "min" }
 files["bin"] = { std = "min" }

@@ -80,6 +80,7 @@ build = {
     ["e2b.loop.driver"] = "lua/e2b/loop/driver.lua",
     ["e2b.loop.timers"] = "lua/e2b/loop/timers.lua",
     ["e2b.loop.user"] = "lua/e2b/loop/user.lua",
+    ["e2b.loop.uv"] = "lua/e2b/loop/uv.lua",
     ["e2b.loop.waits"] = "lua/e2b/loop/waits.lua",
     ["e2b.mcp"] = "lua/e2b/mcp.lua",
     ["e2b.multipart"] = "lua/e2b/multipart.lua",

@@ -6,6 +6,7 @@ local describe = require("e2b.describe")
 local errors = require("e2b.errors")
 local exchange = require("e2b.exchange")
 local lazy = require("e2b.lazy")
+local loops = require("e2b.loop.init")
 local retry = require("e2b.retry")
 local waits = require("e2b.wait")
 
@@ -30,8 +31,8 @@ function M.log(state, event)
   if errors.is_interrupt(raised) then error(raised, 0) end
   if state.logger_raised then return end
   state.logger_raised = true
-  io.stderr:write("e2b: the logger raised an error (not shown again): ",
-    describe.clean(raised) or "a value of the type " .. type(raised), "\n")
+  loops.report("the logger raised an error (not shown again): "
+    .. (describe.clean(raised) or "a value of the type " .. type(raised)))
 end
 
 --- Tells the logger of an attempt; the last arguments are those of transfer:result().

@@ -1,6 +1,7 @@
 --- How far a transfer is: a line on the terminal, or the caller's function.
 local core = require("e2b.core")
 local format = require("e2b.format")
+local loops = require("e2b.loop.init")
 local options = require("e2b.options")
 
 local M = {}
@@ -58,9 +59,9 @@ function M.line(state, done, total, now, columns)
   return text:sub(1, columns)
 end
 
--- A terminal to show a line on; nil: there is none.
+-- A terminal to show a line on; nil: there is none, or it is the host's screen.
 local function terminal()
-  if not core.terminal then return nil end
+  if not core.terminal or loops.host().report then return nil end
   return (core.terminal(2, 2))
 end
 

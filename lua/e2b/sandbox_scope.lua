@@ -7,6 +7,7 @@ local core = require("e2b.core")
 local compat = require("e2b.compat")
 local errors = require("e2b.errors")
 local format = require("e2b.format")
+local loops = require("e2b.loop.init")
 local options = require("e2b.options")
 local base = require("e2b.sandbox_base")
 local calls = require("e2b.sandbox_calls")
@@ -26,7 +27,7 @@ end
 local function left_behind(binding, sandbox, why, err, seconds)
   local id = format.clean(sandbox.sandbox_id)
   local text = ("sandbox %s could not be killed and goes on until its timeout: %s"):format(id, tostring(why))
-  io.stderr:write("e2b: ", text, "\n")
+  loops.report(text)
   if not binding.client then return end
   err = errors.is(err) and err or {}
   binding.client:log({
@@ -45,7 +46,9 @@ function M.close(sandbox)
   local began = core.now()
   local returned, killed, message, err = kill(binding, sandbox)
   local interrupt = not returned and errors.is_interrupt(killed) and killed
-  if interrupt then returned, killed, message, err = kill(binding, sandbox) end
+  -- Shielded from the cancels of tasks, so that this one was Ctrl-C as well, where that is no error (Neovim).
+  local cancelled = returned and not killed and errors.is(err) and err.kind == "cancelled"
+  if interrupt or cancelled then returned, killed, message, err = kill(binding, sandbox) end
   if not (returned and killed) then
     left_behind(binding, sandbox, returned and message or killed, err, core.now() - began)
   end

@@ -255,8 +255,9 @@ local function drive(s, loop, wait, start)
     local busy = s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last
     local due = s.timers:first()
     if not busy and not due and begun and s.outside == 0 then error(DEADLOCK, 0) end
-    loop.await(attach, busy and 0 or due and due.deadline)
+    local _, why = loop.await(attach, busy and 0 or due and due.deadline)
     s.wake = nil
+    if why == "cancelled" then give_up(wait, why) end -- Ctrl-C, where that is not an error
     expire(s)
     round(s, wait) -- also when it is over for the caller: who waits often must not starve the tasks
   until wait.settled

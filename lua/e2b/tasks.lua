@@ -10,7 +10,7 @@ local scheduler = require("e2b.scheduler")
 local M = {}
 
 local now, unpack = core.now, compat.unpack
-local raise = options.raise
+local raise, report = options.raise, loops.report
 
 M.await = scheduler.await
 M.current = scheduler.current
@@ -42,10 +42,6 @@ end
 
 function mt:__tostring()
   return ("Task(%s, %s)"):format(name_of(self), self.state)
-end
-
-local function report(text)
-  io.stderr:write("e2b: ", text, "\n")
 end
 
 local function name_the_left()
@@ -272,7 +268,8 @@ local function cancel_all(s)
   for _, task in ipairs(list) do task:cancel() end
 end
 
---- Waits until all tasks have ended. When an error comes first (Ctrl-C), cancels them and lets them clean up.
+--- Waits until all tasks have ended. When an error comes first (Ctrl-C), cancels them and lets them clean up. Where
+--- Ctrl-C is no error (Neovim) this answers `cancelled` then.
 ---@param timeout? number seconds
 ---@return true? ok
 ---@return string? message
@@ -292,13 +289,14 @@ function M.run(timeout)
     end, deadline, loop, true)
   end
   local ok, result, why = scheduler.pcall(join, timeout and now() + timeout)
-  if not ok then
+  if not ok or why == "cancelled" then
     -- They must not be left behind with what they hold.
     scheduler.pcall(function()
       cancel_all(s)
       scheduler.shield(join, group.GRACE, now() + group.GRACE)
     end)
-    error(result, 0)
+    if not ok then error(result, 0) end
+    return cancelled_error("e2b.run")
   end
   if why == "deadline" then return timed_out("e2b.run", timeout) end
   return true

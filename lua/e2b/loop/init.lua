@@ -5,6 +5,7 @@
 ---   spawn(fn)    runs fn in a coroutine of the host, in which await suspends (nginx: of the same request). With one of
 ---                these two spawned tasks go on by themselves (e2b.background); spawn is preferred
 ---   shared       all coroutines of the process wait here together: one scheduler of tasks for all
+---   report(text)   tells the user what no call can return; where standard error is not the place for it
 ---   exchange, news, watches_input   see e2b.loop.blocking
 local blocking = require("e2b.loop.blocking")
 
@@ -55,6 +56,14 @@ end
 ---@param co thread
 function M.hands_on(co)
   if loaded["cqueues"] then named("cqueues").hands_on(co) end
+end
+
+--- Tells the user what no call can return: what a task that nobody waits for raised, a sandbox that was left behind.
+---@param text string
+function M.report(text)
+  local ok, host = pcall(M.host) -- it may be called while the Lua state is closed
+  if ok and host.report then return host.report(text) end
+  io.stderr:write("e2b: ", text, "\n")
 end
 
 --- Whether there is a loop of that name.
