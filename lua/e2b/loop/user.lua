@@ -17,7 +17,7 @@ local function own_waits()
 end
 
 local function call(start, deadline, done)
-  local host = loops.host()
+  local host = loops.choose()
   if host.call then return host.call(start, deadline, done) end
   return own_waits():begin(start, deadline, done)
 end

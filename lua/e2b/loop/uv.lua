@@ -110,14 +110,18 @@ local turn
 
 local function on_event() protected(turn) end
 
-local function rest()
-  if not vim and uv().loop_mode() == nil then
-    if timer then timer:start(1, 0, on_event) end
-    return
-  end
+local function close_both()
   close(poll)
   close(timer)
   poll, poll_fd, timer = nil, nil, nil
+end
+
+local function rest()
+  if vim or uv().loop_mode() ~= nil then
+    close_both()
+  elseif timer then
+    timer:start(1, 0, on_event)
+  end
 end
 
 -- Watches the descriptor there is. A watcher must be gone before its descriptor is: libuv aborts otherwise. It does not
@@ -203,12 +207,38 @@ local function wait_in_editor(state)
   return true
 end
 
+-- From this version on uv_backend_timeout knows of descriptors that are not in libuv's epoll yet.
+local EMBEDDABLE = 0x12C00 -- 1.44.0
+
+-- One round of luv's loop. It doesn't sleep in libuv: that sleeps on when a signal comes, and then the hook of Ctrl-C
+-- runs in a callback, where luv ends the program.
+local function round(library, engine, state)
+  if library.version() < EMBEDDABLE then
+    library.run("once")
+    return
+  end
+  library.run("nowait")
+  if state.over then return end
+  library.update_time()
+  local seconds = library.backend_timeout() / 1000
+  if seconds < 0 or seconds > SLICE then seconds = SLICE end
+  engine:wait(seconds, nil, library.backend_fd())
+  turn()
+end
+
+-- What is closed now is done with before the caller goes on.
+local function finish(library)
+  if waits:timeout() then return end
+  close_both()
+  while closing > 0 do library.run("nowait") end
+end
+
 local function wait_in_script(state)
-  local run = uv().run
+  local lib, engine = uv(), core.engine()
   pumps = pumps + 1
   local ok, raised = pcall(function()
-    while not state.over and not interrupt do run("once") end
-    while closing > 0 do run("nowait") end
+    while not state.over and not interrupt do round(lib, engine, state) end
+    finish(lib)
   end)
   pumps = pumps - 1
   if ok then raised = interrupt end
