@@ -89,7 +89,7 @@ DEPS ?= yes
 # The tree as a search path, for what is run in place.
 IN_TREE = env LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='./$(BUILD)/?.so;;'
 
-.PHONY: help deps demo repl server test lint asan valgrind oom bench acceptance doc install uninstall clean
+.PHONY: help deps demo repl server neovim test lint asan valgrind oom bench acceptance doc install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -115,6 +115,13 @@ repl: ready-repl ## a Lua prompt with the library ready (ARGS="--local": with a 
 
 server: ready-demo ## the local server in the foreground (ARGS="--port 3000" are its options)
 	@$(IN_TREE) $(LUA) bin/e2b-server $(ARGS)
+
+# Nothing is installed for it: plugin managers run it, and not as root. Neovim looks for C modules in lua/, too.
+NVIM_LUA = $(if $(filter command line,$(origin LUA_VERSION)),$(LUA_VERSION),luajit)
+neovim: ## the core for Neovim, if this folder is one of its plugins (see :help e2b)
+	@$(MAKE) --no-print-directory -s LUA_VERSION='$(NVIM_LUA)' build
+	@cp 'build/$(NVIM_LUA)/e2b/core.so' lua/e2b/core.so.new
+	@mv -f lua/e2b/core.so.new lua/e2b/core.so
 
 # Exit status 3 of deps: only a Lua is missing; bin/test fails by its name then.
 test: ## the specs on every Lua (LUAS="5.4 luajit" narrows it, so does SPEC=spec/x_spec.lua; JOBS=2: two Luas at a time)
@@ -168,4 +175,4 @@ uninstall: ## what install put there, and nothing else
 	rm -f $(PROGRAMS:%="$(AT_BINDIR)/%")
 
 clean: ## everything that was built
-	rm -rf build
+	rm -rf build lua/e2b/core.so

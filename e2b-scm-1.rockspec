@@ -68,6 +68,7 @@ build = {
     ["e2b.git_remote"] = "lua/e2b/git_remote.lua",
     ["e2b.git_run"] = "lua/e2b/git_run.lua",
     ["e2b.group"] = "lua/e2b/group.lua",
+    ["e2b.health"] = "lua/e2b/health.lua",
     ["e2b.help"] = "lua/e2b/help.lua",
     ["e2b.ignore"] = "lua/e2b/ignore.lua",
     ["e2b.journal"] = "lua/e2b/journal.lua",
@@ -267,6 +268,7 @@ build = {
       libraries = { "z" },
     },
   },
+  copy_directories = { "doc" },
   install = {
     bin = { e2b = "bin/e2b", ["e2b-server"] = "bin/e2b-server" },
   },

@@ -134,7 +134,7 @@ exec cc "$@" -fsyntax-only
 
   it("lists every target in make help", function()
     local output = succeeds(make .. "help")
-    local names = "deps demo repl server test lint asan valgrind oom bench doc install uninstall clean"
+    local names = "deps demo repl server neovim test lint asan valgrind oom bench doc install uninstall clean"
     for name in names:gmatch("%S+") do
       assert.truthy(output:find("\n?  make " .. name .. " "), name)
     end

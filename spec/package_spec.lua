@@ -68,7 +68,7 @@ describe("luarocks make", function()
   it("installs a rock that works, offline, and leaves the tree as it was", function()
     local folder = support.tmpdir()
     local source, tree = folder .. "/source", folder .. "/tree"
-    succeeds("mkdir " .. quote(source) .. " && cp -R csrc lua bin LICENSE " .. ROCKSPEC .. " " .. quote(source))
+    succeeds("mkdir " .. quote(source) .. " && cp -R csrc lua bin doc LICENSE " .. ROCKSPEC .. " " .. quote(source))
 
     -- Debian's lua-cjson is no rock, so the configuration says that it is there.
     support.write_file(folder .. "/config.lua", table.concat({
