@@ -1,4 +1,5 @@
 -- The loop of luv scripts. Debian has luv for every Lua there is a spec for.
+local hosts = require("spec.hosts.init")
 local support = require("spec.support.support")
 local cases = require("spec.support.uv_cases")
 local peer = require("spec.support.peer")
@@ -10,6 +11,16 @@ end
 describe("in a luv script", function()
   cases.define({ it = it, setup = setup, teardown = teardown }, run, "")
 end)
+
+for _, way in ipairs({ "the main program", "a task" }) do
+  describe("luv, " .. way .. ":", function()
+    hosts.declare(function(env, wrap)
+      env.UV_TASK = way == "a task" and "1" or "0"
+      local result = support.run(nil, { file = "spec/hosts/uv.lua", env = env, wrap = wrap })
+      return result.out .. result.err
+    end)
+  end)
+end
 
 describe("in a luv script", function()
   local slow

@@ -45,7 +45,7 @@ end
 
 --- Runs Lua source in a headless Neovim and waits for its end.
 --- options: as for command; file (run this file instead), timeout (s, 30), stays (the source ends Neovim itself, from
---- Neovim's own loop), signal (name; sent after `signal_after` seconds)
+--- Neovim's own loop), wrap (shell words put before it)
 ---@param source string|nil
 ---@param options? table
 ---@return { out: string, err: string, code: integer, seconds: number } result code 124: it hung and was ended
@@ -63,7 +63,8 @@ function neovim.run(source, options)
     env = env, rtp = options.rtp, args = { "-S", here .. "neovim_main.lua" },
   })
   local begin = support.now()
-  os.execute("timeout -k 2 " .. (options.timeout or 30) * support.slack .. " " .. command .. " </dev/null >"
+  os.execute("timeout -k 2 " .. (options.timeout or 30) * support.slack .. " " .. (options.wrap or "") .. " "
+    .. command .. " </dev/null >"
     .. folder .. "/out 2>" .. folder .. "/err; echo $? >" .. folder .. "/code")
   local result = {
     seconds = support.now() - begin,
