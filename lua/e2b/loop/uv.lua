@@ -185,24 +185,27 @@ function M.may_wait()
   return true
 end
 
+local function is_interrupt(raised)
+  return tostring(raised):find("nterrupt") ~= nil -- "Keyboard interrupt", "Vim:Interrupt"
+end
+
 -- Runs Neovim's loop: timers, jobs and scheduled functions go on, keys are kept until it is over. Whether it was.
 local function wait_in_editor(state)
-  local draw_at = now() + REDRAW
+  local command = vim.api.nvim_command
+  local draw_at, stopped = now() + REDRAW, false
   local function over()
     if state.over then return true end
-    local time = now()
-    if time >= draw_at then
-      draw_at = time + REDRAW
-      pcall(vim.cmd, "redraw") -- refused while text is locked
-    end
-    return false
+    local time, what = now(), ""
+    if time >= draw_at then what, draw_at = "redraw", time + REDRAW end
+    -- An empty command is asked for its error: with a function to call, vim.wait (0.7) doesn't look for Ctrl-C itself.
+    local ok, raised = pcall(command, what)
+    stopped = not ok and is_interrupt(raised)
+    return stopped
   end
   while not state.over do
     local ok, done, why = pcall(vim.wait, LONG, over, REDRAW * 1000)
-    if not ok or not done and why == -2 then -- Ctrl-C
-      if not ok and not tostring(done):find("nterrupt") then loops.report(tostring(done)) end
-      return state.over
-    end
+    if not ok and not is_interrupt(done) then loops.report(tostring(done)) end
+    if stopped or not ok or why == -2 then return state.over end
   end
   return true
 end
