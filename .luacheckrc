@@ -9,6 +9,7 @@ files["spec/oom/handler.lua"] = { read_globals = { "conn" } }
 files["spec/support/neovim_main.lua"] = { read_globals = { "vim" } }
 files["bench"] = { std = "max" }
 files["examples"] = { std = "min" }
+files["examples/neovim"] = { read_globals = { "vim" } }
 files["bin"] = { std = "min" }
 files["meta"] = { std = "max" }
 files["meta/core.lua"] = { ignore = { "2" } }

@@ -32,9 +32,9 @@ describe("examples", function()
   it("are all run here, and short", function()
     local known = {
       list_running = 15, create_base = 15, kill_running = 30, lifecycle = 50, agent_tools = 30, run_python = 25,
-      test_project = 25, watch_directory = 25, shell = 15, serve_page = 25, http_server = 30,
+      test_project = 25, watch_directory = 25, shell = 15, serve_page = 25, http_server = 30, luv = 30,
     }
-    local names = support.shell("ls examples")
+    local names = support.shell("cd examples && ls *.lua") -- the plugin is run by host_neovim_spec
     for file in names:gmatch("[^\n]+") do
       local name = file:match("^(.*)%.lua$")
       assert.is_number(known[name], file .. " has no spec")
@@ -46,8 +46,8 @@ describe("examples", function()
   end)
 
   it("name no server and no key: with E2B_API_KEY alone they use the real service", function()
-    for name in support.shell("ls examples"):gmatch("[^\n]+") do
-      local text = support.read_file("examples/" .. name)
+    for name in support.shell("find examples -name '*.lua'"):gmatch("[^\n]+") do
+      local text = support.read_file(name)
       assert.is_nil(text:find("http://127.0.0.1:%d")) -- a server of its own may listen there
       assert.is_nil(text:find("api_url", 1, true))
       assert.is_nil(text:find("api_key", 1, true))
@@ -150,6 +150,15 @@ describe("examples", function()
     assert.is_nil(result.out:find(".git", 1, true), result.out)
     assert.equal("", result.err)
     assert.equal("fine\n", support.read_file(report))
+  end)
+
+  it("luv: three at once beside a timer", function()
+    local lines = example("luv")
+    local ticks = tonumber(table.remove(lines):match("^(%d+) ticks meanwhile$"))
+    table.sort(lines)
+    assert.same({ "sandbox 1 on Linux", "sandbox 2 on Linux", "sandbox 3 on Linux" }, lines)
+    assert.is_true(ticks >= 40 / support.slack, ticks)
+    assert.same({}, assert(Sandbox.list():all()))
   end)
 
   it("watch_directory: what happened, in order", function()

@@ -2,6 +2,7 @@
 local hosts = require("spec.hosts.init")
 local neovim = require("spec.support.neovim")
 local peer = require("spec.support.peer")
+local platform = require("spec.support.platform")
 local support = require("spec.support.support")
 local tmux = require("spec.support.tmux")
 local cases = require("spec.support.uv_cases")
@@ -100,4 +101,239 @@ if neovim.here then
       one:expect("typed after")
     end)
   end)
+
+  describe("Neovim", function()
+    local server
+
+    setup(function() server = require("e2b.server").start() end)
+    teardown(function()
+      server:stop()
+      support.cleanup()
+    end)
+
+    local function fine(source, options)
+      options = options or {}
+      options.env = options.env or server.env
+      local result = neovim.run(source, options)
+      assert.equal(0, result.code, result.out .. result.err)
+      return result.out, result.err
+    end
+
+    it("waits wherever it runs Lua, locked text and the command-line window included", function()
+      local out, err = fine([[
+        local e2b = require("e2b")
+        local seen = {}
+        function _G.Call(where)
+          local ok, _, _, e = pcall(e2b.Sandbox.get_info, "i00000000000000000000")
+          seen[#seen + 1] = where .. (ok and e and e.kind == "not_found" and "" or " FAILED")
+          return ""
+        end
+        local map = function(mode, rhs)
+          vim.api.nvim_set_keymap(mode, "zx", rhs, { expr = true, noremap = true })
+        end
+        map("n", "v:lua.Call('expr mapping')")
+        map("i", "v:lua.Call('insert mapping')")
+        vim.api.nvim_feedkeys("zx", "x", false)
+        vim.api.nvim_feedkeys("izx\27", "x", false)
+        vim.api.nvim_create_autocmd("CmdwinEnter", { callback = function() Call("cmdwin") end })
+        vim.cmd([=[execute "normal! q:\<C-c>"]=])
+        vim.api.nvim_buf_set_lines(0, 0, -1, false, { "abc" })
+        vim.cmd("silent substitute/b/\\=v:lua.Call('sub-expression')/")
+        vim.fn.timer_start(1, function() Call("timer") end)
+        vim.wait(1000, function() return seen[#seen] == "timer" end, 5)
+        vim.schedule(function() Call("inside another") end)
+        Call("main")
+        vim.api.nvim_create_autocmd("VimLeave", { callback = function()
+          Call("leaving")
+          print(table.concat(seen, ", "))
+        end })
+      ]])
+      assert.is_nil(err:find("E%d"), err) -- the command-line window shows its colons
+      assert.equal("expr mapping, insert mapping, cmdwin, sub-expression, timer, inside another, main, leaving\n", out)
+    end)
+
+    it("shows an error in a task as a message, and writes nothing to the terminal", function()
+      local out, err = fine([[
+        local e2b = require("e2b")
+        local shown = {}
+        vim.notify = function(text, level) shown[#shown + 1] = level == vim.log.levels.ERROR and text or "?" end
+        e2b.spawn(function() error("broken here") end)
+        vim.wait(5000, function() return #shown > 0 end, 5)
+        print(#shown, shown[1])
+      ]])
+      assert.equal("", err)
+      assert.matches("^1\te2b: task 1 .*broken here.*stack traceback:", out)
+    end)
+
+    it("has its help, and a check of its health", function()
+      local folder = support.tmpdir()
+      support.shell("cp -R doc " .. folder)
+      local out = fine([[
+        vim.cmd("helptags " .. os.getenv("FOLDER") .. "/doc")
+        for _, tag in ipairs({ "e2b", "e2b-tasks", "e2b-fast-events", ":E2B", "e2b.spawn" }) do
+          vim.cmd("help " .. tag)
+          print(vim.fn.expand("%:t"), vim.fn.getline("."):match("%*" .. vim.pesc(tag) .. "%*"))
+        end
+        vim.cmd("checkhealth e2b")
+        print(table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), "\n"))
+      ]], { env = (function()
+        local env = { FOLDER = folder }
+        for name, value in pairs(server.env) do env[name] = value end
+        return env
+      end)(), rtp = { folder } })
+      for _, tag in ipairs({ "e2b", "e2b-tasks", "e2b-fast-events", ":E2B", "e2b.spawn" }) do
+        assert.matches("e2b.txt\t*" .. tag .. "*", out, 1, true)
+      end
+      for _, text in ipairs({
+        "OK: e2b 0.1.0 on LuaJIT", "OK: libcurl ", "OK: lua-cjson 2", "there is a key", "answers, and knows the key",
+        "the clock of this machine is right",
+      }) do
+        assert.matches(text, out, 1, true)
+      end
+      assert.is_nil(out:find("ERROR", 1, true), out)
+      support.assert_no_secret(server.api_key, out)
+    end)
+
+    it("is a plugin by itself after make neovim, without any search path", function()
+      local folder = support.tmpdir()
+      local place = folder .. "/nvim/site/pack/e2b/start/e2b"
+      local output, code = support.shell("mkdir -p " .. place .. " && cp -a Makefile bin csrc lua doc " .. place
+        .. " && mkdir -p " .. place .. "/build && cp -a build/luajit " .. place .. "/build/ && cd " .. place
+        .. " && unset MAKEFLAGS MAKELEVEL MFLAGS MAKE BUILD && make --no-print-directory neovim")
+      assert.equal(0, code, output)
+      local env = { XDG_DATA_HOME = folder, LUA_PATH = false, LUA_CPATH = false }
+      for name, value in pairs(server.env) do env[name] = value end
+      local words = neovim.command({ env = env, bare = true, args = {
+        "--cmd", "cd /", "-c",
+        "lua io.write(tostring(require('e2b').check()), ' ', package.loaded['e2b.loop.uv'] and 'uv')", "-c", "qall!",
+      } })
+      assert.equal("true uv", (support.shell(words .. " </dev/null")))
+    end)
+
+    it("has a help whose example works", function()
+      local snippet = support.read_file("doc/e2b.txt"):match("\n(\te2b%.spawn%(.-)\n<\n")
+      local out, err = fine("local e2b = require('e2b')\nvim.notify = print\n" .. snippet .. "\nassert(e2b.run(20))")
+      assert.equal("", err)
+      assert.matches("Linux", out, 1, true)
+    end)
+  end)
+
+  describe("the example plugin", function()
+    local here, one
+
+    setup(function() here = platform.start() end)
+    teardown(function()
+      here:stop()
+      support.cleanup()
+    end)
+    after_each(function()
+      if one then one:stop() end
+      one = nil
+      here:cleanup()
+    end)
+
+    it("streams what the range prints into a split, lists, kills, and leaves nothing behind", function()
+      local folder = support.tmpdir()
+      support.write_file(folder .. "/script.sh", "echo not in the range\n"
+        .. "for i in 1 2 3; do echo round $i; sleep 1; done\nexit 4\n")
+      one = tmux.run(neovim.command({
+        headless = false, env = here.server.env,
+        args = { "-S", "examples/neovim/plugin/e2b.lua", folder .. "/script.sh" },
+      }), { cols = 100 })
+      one:expect("not in the range")
+      one:keys("jVG", ":", "E2B run", "Enter")
+      local screen = one:expect("round 1", 20)
+      assert.is_nil(screen:find("round 3", 1, true), screen)
+      one:keys("ggO", "typed beside it", "Escape")
+      one:expect("typed beside it")
+      screen = one:expect("[exit code 4]")
+      assert.matches("round 1\nround 2\nround 3\n", screen)
+      assert.equal(1, select(2, screen:gsub("not in the range", "")))
+      one:keys(":E2B list", "Enter")
+      one:expect("running")
+      one:keys("Enter", ":E2B nonsense", "Enter")
+      one:expect("kill, list, run")
+      one:keys(":E2B kill", "Enter")
+      one:expect("was killed")
+      assert.same({}, assert(here.Sandbox.list():all()))
+      one:keys(":1E2B run", "Enter")
+      support.wait_for(function() return #assert(here.Sandbox.list():all()) == 1 end, 10, "the second sandbox")
+      one:expect("[exit code")
+      one:keys(":qall!", "Enter")
+      one:wait()
+      assert.same({}, assert(here.Sandbox.list():all()))
+      assert.equal("", one:errors())
+    end)
+
+    it("notifies when something is wrong", function()
+      local result = neovim.run([[
+        local shown = {}
+        vim.notify = function(text, level) shown[#shown + 1] = level == vim.log.levels.ERROR and text or "?" end
+        vim.cmd("source examples/neovim/plugin/e2b.lua")
+        vim.cmd("E2B run")
+        vim.wait(5000, function() return #shown > 0 end, 5)
+        vim.cmd("E2B list")
+        vim.wait(5000, function() return #shown > 1 end, 5)
+        print(#shown, shown[1], shown[2])
+      ]], { env = { E2B_API_KEY = "e2b_wrong", E2B_API_URL = here.server.url } })
+      assert.equal("", result.err)
+      assert.matches("^2\tE2B: .*401.*\tE2B: .*401", result.out)
+    end)
+  end)
 end
+
+describe("the health check", function()
+  local health = require("e2b.health")
+  local server
+
+  setup(function() server = require("e2b.server").start() end)
+  teardown(function() server:stop() end)
+
+  -- In a process of its own: it looks at the environment.
+  local function report(env)
+    local result = support.run([[
+      local report = {}
+      for _, kind in ipairs({ "start", "ok", "info", "warn", "error" }) do
+        report[kind] = function(text, advice)
+          print(kind .. ": " .. text .. (advice and " | " .. table.concat(advice, " | ") or ""))
+        end
+      end
+      require("e2b.health").check(report)
+    ]], { env = env })
+    assert.equal(0, result.code, result.err)
+    return result.out
+  end
+
+  it("is fine when all is", function()
+    local out = report(server.env)
+    assert.matches("^start: e2b\nok: e2b 0", out)
+    assert.matches("ok: libcurl", out, 1, true)
+    assert.matches("ok: there is a key", out, 1, true)
+    assert.matches("knows the key", out, 1, true)
+    assert.matches("ok: the clock", out, 1, true)
+    assert.is_nil(out:find("error:", 1, true), out)
+    support.assert_no_secret(server.api_key, out)
+  end)
+
+  it("says what is missing: a key, a right one, the service", function()
+    assert.matches("error: there is no key | set E2B_API_KEY", report({ E2B_API_URL = server.url }), 1, true)
+    local out = report({ E2B_API_URL = server.url, E2B_API_KEY = "abcdef" })
+    assert.matches("warn: there is a key", out, 1, true)
+    assert.matches("error: .*401", out)
+    assert.is_nil(out:find("abcdef", 1, true), out)
+    out = report({ E2B_API_URL = "http://127.0.0.1:1", E2B_API_KEY = "e2b_" .. ("0"):rep(40) })
+    assert.matches("error: [^\n]*127%.0%.0%.1:1", out)
+    assert.matches("error: ", report({ E2B_API_URL = "nonsense", E2B_API_KEY = "k" }), 1, true)
+  end)
+
+  it("compares the clocks", function()
+    local slow = peer.answers({ { status = 200, body = "[]", headers = { Date = "Sun, 06 Nov 2044 08:49:37 GMT" } } })
+    local out = report({ E2B_API_URL = slow.url, E2B_API_KEY = "k" })
+    assert.matches("warn: the clock of this machine is %d+ s slow", out)
+    slow:stop()
+  end)
+
+  it("is for Neovim", function()
+    assert.has_error(function() health.check() end)
+  end)
+end)

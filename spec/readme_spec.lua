@@ -1,4 +1,5 @@
 -- What the README shows is run: its scripts against a local server, its commands against the Makefile.
+local neovim = require("spec.support.neovim")
 local support = require("spec.support.support")
 
 local shell = support.shell
@@ -57,7 +58,17 @@ describe("the README", function()
 
   for _, block in ipairs(blocks_of("README.md")) do
     local where = ("README.md:%d"):format(block.line)
-    if block.language == "lua" then
+    if block.language == "lua" and block.text:find("vim.", 1, true) then
+      if neovim.here then
+        it("has a script for Neovim that runs as it is: " .. where, function()
+          local result = neovim.run(block.text .. "\nassert(require('e2b').run(20))\n"
+            .. "print(vim.api.nvim_buf_get_lines(0, 0, 1, false)[1])", { env = env })
+          assert.equal(0, result.code, result.err .. result.out)
+          assert.equal("", result.err)
+          assert.matches("^Linux ", result.out)
+        end)
+      end
+    elseif block.language == "lua" then
       found.lua = found.lua + 1
       it("has a script that runs as it is: " .. where, function()
         local text = block.text

@@ -17,15 +17,14 @@ neovim.here = rawget(_G, "jit") ~= nil
 local here = debug.getinfo(1, "S").source:match("^@(.*)neovim%.lua$") or "spec/support/"
 
 --- The shell words that start a Neovim with this tree and nobody's configuration.
----@param options? table headless (true), env (map; false unsets), args (words), rtp (folders put before this tree)
+---@param options? table headless (true), env (map; false unsets), args (words), rtp (folders put before this tree),
+---  bare (true: without this tree)
 ---@return string
 function neovim.command(options)
   options = options or {}
   local words = { "env", "-u NVIM -u NVIM_LISTEN_ADDRESS -u VIM -u VIMRUNTIME" }
-  local sets = {
-    LUA_PATH = package.path, LUA_CPATH = package.cpath, XDG_CONFIG_HOME = "/nonexistent",
-    XDG_DATA_HOME = "/nonexistent", XDG_STATE_HOME = "/nonexistent", XDG_CACHE_HOME = "/nonexistent", NVIM_LOG_FILE = "/dev/null",
-  }
+  local sets = { LUA_PATH = package.path, LUA_CPATH = package.cpath, NVIM_LOG_FILE = "/dev/null" }
+  for _, what in ipairs({ "CONFIG", "DATA", "STATE", "CACHE" }) do sets["XDG_" .. what .. "_HOME"] = "/nonexistent" end
   for name, value in pairs(options.env or {}) do sets[name] = value end
   for name, value in pairs(sets) do
     if value == false then
@@ -38,7 +37,12 @@ function neovim.command(options)
   local paths = {}
   for _, path in ipairs(options.rtp or {}) do paths[#paths + 1] = path end
   paths[#paths + 1] = (support.shell("pwd"):match("[^\n]+"))
-  words[#words + 1] = "--cmd " .. quote("set runtimepath^=" .. table.concat(paths, ","))
+  if not options.bare then
+    words[#words + 1] = "--cmd " .. quote("set runtimepath^=" .. table.concat(paths, ","))
+    -- Not the core that somebody's `make neovim` has left in lua/.
+    words[#words + 1] = "--cmd " .. quote("lua package.preload['e2b.core'] = "
+      .. "package.loadlib(package.searchpath('e2b.core', package.cpath) or '', 'luaopen_e2b_core')")
+  end
   for _, word in ipairs(options.args or {}) do words[#words + 1] = quote(word) end
   return table.concat(words, " ")
 end

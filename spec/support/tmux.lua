@@ -15,8 +15,8 @@ local quote, shell = support.quote, support.shell
 
 local function command(self, words)
   -- The server's socket lies in a folder of its own, and nobody's configuration is read.
-  local output, code = shell("env -u TMUX -u TMUX_PANE TMUX_TMPDIR=" .. self.folder .. " LC_ALL=C.UTF-8 tmux -u -f /dev/null "
-    .. words)
+  local output, code = shell("env -u TMUX -u TMUX_PANE TMUX_TMPDIR=" .. self.folder
+    .. " LC_ALL=C.UTF-8 tmux -u -f /dev/null " .. words)
   return output, code
 end
 
@@ -27,7 +27,8 @@ function tmux.run(program, options)
   options = options or {}
   local self = setmetatable({ folder = support.tmpdir() }, meta)
   local file = self.folder .. "/program.sh"
-  support.write_file(file, "exec timeout --foreground -k 2 " .. math.ceil(120 * support.slack) .. " " .. program .. "\n")
+  local seconds = math.ceil(120 * support.slack)
+  support.write_file(file, "exec timeout --foreground -k 2 " .. seconds .. " " .. program .. "\n")
   local output, code = command(self, ("new-session -d -x %d -y %d %s"):format(options.cols or 80, options.rows or 24,
     quote("exec sh " .. file .. " 2>" .. self.folder .. "/err")))
   if code ~= 0 then error("tmux did not start: " .. output, 2) end

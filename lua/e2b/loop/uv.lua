@@ -215,25 +215,25 @@ local EMBEDDABLE = 0x12C00 -- 1.44.0
 
 -- One round of luv's loop. It doesn't sleep in libuv: that sleeps on when a signal comes, and then the hook of Ctrl-C
 -- runs in a callback, where luv ends the program.
-local function round(library, engine, state)
-  if library.version() < EMBEDDABLE then
-    library.run("once")
+local function round(lib, engine, state)
+  if lib.version() < EMBEDDABLE then
+    lib.run("once")
     return
   end
-  library.run("nowait")
+  lib.run("nowait")
   if state.over then return end
-  library.update_time()
-  local seconds = library.backend_timeout() / 1000
+  lib.update_time()
+  local seconds = lib.backend_timeout() / 1000
   if seconds < 0 or seconds > SLICE then seconds = SLICE end
-  engine:wait(seconds, nil, library.backend_fd())
+  engine:wait(seconds, nil, lib.backend_fd())
   turn()
 end
 
 -- What is closed now is done with before the caller goes on.
-local function finish(library)
+local function finish(lib)
   if waits:timeout() then return end
   close_both()
-  while closing > 0 do library.run("nowait") end
+  while closing > 0 do lib.run("nowait") end
 end
 
 local function wait_in_script(state)
