@@ -206,6 +206,7 @@ build = {
         "csrc/base64.c",
         "csrc/calls.c",
         "csrc/calls_envd.c",
+        "csrc/cjson.c",
         "csrc/connect.c",
         "csrc/deflate.c",
         "csrc/drive.c",

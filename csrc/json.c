@@ -245,9 +245,7 @@ int e2b_json_open(lua_State *L)
     int core = lua_gettop(L), codec = core + 1, i;
 
     e2b_shape_open(L);
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "cjson");
-    lua_call(L, 1, 1);
+    e2b_cjson_push(L);
     if (lua_istable(L, -1))
         lua_getfield(L, -1, "new");
     if (!lua_isfunction(L, -1))
@@ -267,6 +265,10 @@ int e2b_json_open(lua_State *L)
         lua_getfield(L, codec, names[i]);
         lua_rawseti(L, -2, i + 1);
     }
+    lua_rawgeti(L, codec + 1, ENCODE);
+    lua_rawgeti(L, codec + 1, DECODE);
+    e2b_cjson_check(L, codec + 2, codec + 3);
+    lua_settop(L, codec + 1);
     lua_setfield(L, LUA_REGISTRYINDEX, CODEC);
     lua_settop(L, core);
     luaL_setfuncs(L, functions, 0);

@@ -100,6 +100,10 @@ int e2b_shape_write(lua_State *L, const e2b_shape *shape, const char *name);
 /* 1 when the table at that absolute index has no other keys than the Lua names of the fields; 0 with a message. */
 int e2b_only_fields(lua_State *L, int table, const e2b_field *fields, const struct e2b_place *up, char *message);
 
+/* cjson.c */
+void e2b_cjson_push(lua_State *L);
+void e2b_cjson_check(lua_State *L, int encode, int decode);
+
 /* json.c */
 
 /* 1: pushes the value (cjson's tables, JSON null as a light userdata). 0: pushes a message. */

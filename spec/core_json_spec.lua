@@ -289,6 +289,20 @@ describe("the codec", function()
     assert.are.equal("[[[1]]]", json)
   end)
 
+  it("is not used when it does not read what it writes: another copy may be mixed up with it", function()
+    local support = require("spec.support.support")
+    local result = support.run([[
+      local cjson = require("cjson")
+      local codec = cjson.new()
+      local encode = codec.encode
+      codec.encode = function(value) return (encode(value):gsub("^(.*)(\\[/n])", "%2%1")) end
+      package.loaded.cjson = { new = function() return codec end }
+      print(pcall(require, "e2b.core"))
+    ]])
+    assert.are.equal("", result.err)
+    assert.matches("^false\tlua%-cjson doesn't work in this program", result.out)
+  end)
+
   it("goes on after failures of either kind", function()
     for _ = 1, 200 do
       assert.is_nil(decode('{"a":[1,2'))

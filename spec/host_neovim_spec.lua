@@ -78,7 +78,7 @@ if neovim.here then
       server:signal("go")
       one:expect("state answered")
       one:expect("typed meanwhile")
-      assert.equal("", one:errors())
+      one:assert_quiet()
     end)
 
     it("ends a call at Ctrl-C, and goes on", function()
@@ -89,7 +89,7 @@ if neovim.here then
       one:expect("state cancelled")
       one:keys("i", "typed after", "Escape")
       one:expect("typed after")
-      assert.equal("", one:errors())
+      one:assert_quiet()
     end)
 
     it("goes on when its network is gone", function()
@@ -165,6 +165,13 @@ if neovim.here then
       assert.matches("^1\te2b: task 1 .*broken here.*stack traceback:", out)
     end)
 
+    it("keeps lua-cjson apart from the one in Neovim", function()
+      assert.equal("{\"a\":\"\\/\"}\tnil\n", (fine([[
+        local core = require("e2b.core")
+        print(core.json_encode({ a = "/" }), package.loaded.cjson) -- require would mix them up
+      ]])))
+    end)
+
     it("has its help, and a check of its health", function()
       local folder = support.tmpdir()
       support.shell("cp -R doc " .. folder)
@@ -185,10 +192,10 @@ if neovim.here then
         assert.matches("e2b.txt\t*" .. tag .. "*", out, 1, true)
       end
       for _, text in ipairs({
-        "OK: e2b 0.1.0 on LuaJIT", "OK: libcurl ", "OK: lua-cjson 2", "there is a key", "answers, and knows the key",
+        "OK:? e2b 0.1.0 on LuaJIT", "OK:? libcurl ", "OK:? lua%-cjson 2", "there is a key", "answers, and knows the key",
         "the clock of this machine is right",
       }) do
-        assert.matches(text, out, 1, true)
+        assert.matches(text, out)
       end
       assert.is_nil(out:find("ERROR", 1, true), out)
       support.assert_no_secret(server.api_key, out)
@@ -262,7 +269,7 @@ if neovim.here then
       one:keys(":qall!", "Enter")
       one:wait()
       assert.same({}, assert(here.Sandbox.list():all()))
-      assert.equal("", one:errors())
+      one:assert_quiet()
     end)
 
     it("notifies when something is wrong", function()

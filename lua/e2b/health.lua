@@ -37,8 +37,9 @@ end
 local function installed(report)
   local jit = rawget(_G, "jit")
   local lua = type(jit) == "table" and jit.version or _VERSION
-  local found, cjson = pcall(require, "cjson")
+  -- Before lua-cjson itself, which it loads in its own way.
   local loaded, core = pcall(require, "e2b.core")
+  local found, cjson = pcall(require, "cjson")
   if not loaded then
     report.error(("e2b %s on %s: its C part can't be loaded"):format(version, lua), {
       "in its folder: make neovim", tostring(core):match("^[^\n]*"),

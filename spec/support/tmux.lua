@@ -75,10 +75,13 @@ function methods:wait(seconds)
   support.wait_for(function() return not self:alive() end, seconds or 10, "the end of the program in the terminal")
 end
 
---- What the program has written to its standard error.
----@return string
-function methods:errors()
-  return support.read_file(self.folder .. "/err") or ""
+--- Raises when the library has written to the terminal, or an error was. (A new Neovim asks the terminal for its colours
+--- through standard error.)
+function methods:assert_quiet()
+  local text = support.read_file(self.folder .. "/err") or ""
+  if text:find("e2b", 1, true) or text:find("rror", 1, true) then
+    error("on standard error: " .. text, 2)
+  end
 end
 
 --- Ends what still runs.
