@@ -149,7 +149,81 @@ if neovim.here then
         end })
       ]])
       assert.is_nil(err:find("E%d"), err) -- the command-line window shows its colons
-      assert.equal("expr mapping, insert mapping, cmdwin, sub-expression, timer, inside another, main, leaving\n", out)
+      assert.equal(
+        "expr mapping, insert mapping, cmdwin, sub-expression, timer, inside another, main, leaving\n", out)
+    end)
+
+    it("ends whatever waits at Ctrl-C, and cleans up", function()
+      local out, err = fine([[
+        local e2b = require("e2b")
+        local core = require("e2b.core")
+        local function press_when(condition)
+          local timer = vim.loop.new_timer()
+          timer:start(10, 10, function()
+            if not condition() then return end
+            timer:close()
+            vim.api.nvim_input("<C-c>")
+          end)
+        end
+        local function soon()
+          local at = core.now() + 0.1
+          press_when(function() return core.now() > at end)
+        end
+        local function left() return #assert(e2b.Sandbox.list():all()) end
+
+        soon()
+        print("sleep", (select(3, e2b.sleep(20)).kind))
+
+        local running = 0
+        local function work(sandbox)
+          local handle = assert(sandbox.commands:start("sleep 20"))
+          running = running + 1
+          local _, message, e = handle:wait()
+          return nil, message, e
+        end
+        press_when(function() return running == 1 end)
+        print("with", select(3, e2b.with({ timeout = 60 }, work)).kind, left())
+
+        press_when(function() return running == 4 end)
+        local results, failed = e2b.map({ 1, 2, 3 }, function() return e2b.with({ timeout = 60 }, work) end)
+        print("map", failed, results[1].err.kind, results[3].err.kind, left())
+
+        local task = e2b.spawn(function()
+          assert(e2b.sleep(0.5))
+          return "goes on"
+        end)
+        soon()
+        print("task:wait", (select(3, task:wait()).kind))
+        print(task:wait())
+
+        local told
+        e2b.spawn(function() return e2b.sleep(20) end, function(_, _, e) told = e.kind end)
+        soon()
+        print("run", (select(3, e2b.run()).kind), told, core.stats().in_flight)
+      ]])
+      assert.equal("", err)
+      assert.equal(table.concat({
+        "sleep\tcancelled", "with\tcancelled\t0", "map\t3\tcancelled\tcancelled\t0", "task:wait\tcancelled", "goes on",
+        "run\tcancelled\tcancelled\t0", "",
+      }, "\n"), out)
+    end)
+
+    it("kills a sandbox although Ctrl-C comes while it is killed", function()
+      local slow = require("e2b.server").start({ latency = 0.3 })
+      local out, err = fine([[
+        local e2b = require("e2b")
+        e2b.with({ timeout = 60 }, function()
+          local timer = vim.loop.new_timer()
+          timer:start(100, 0, function()
+            timer:close()
+            vim.api.nvim_input("<C-c>")
+          end)
+        end)
+        print(#assert(e2b.Sandbox.list():all()))
+      ]], { env = slow.env })
+      slow:stop()
+      assert.equal("", err)
+      assert.equal("0\n", out)
     end)
 
     it("shows an error in a task as a message, and writes nothing to the terminal", function()
@@ -192,8 +266,8 @@ if neovim.here then
         assert.matches("e2b.txt\t*" .. tag .. "*", out, 1, true)
       end
       for _, text in ipairs({
-        "OK:? e2b 0.1.0 on LuaJIT", "OK:? libcurl ", "OK:? lua%-cjson 2", "there is a key", "answers, and knows the key",
-        "the clock of this machine is right",
+        "OK:? e2b 0.1.0 on LuaJIT", "OK:? libcurl ", "OK:? lua%-cjson 2", "there is a key",
+        "answers, and knows the key", "the clock of this machine is right",
       }) do
         assert.matches(text, out)
       end

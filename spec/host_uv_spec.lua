@@ -65,6 +65,10 @@ describe("in a luv script", function()
       check(c:request("GET", "/x"))
       print(raised, left, "goes on", alive())
     ]]))
+    assert.equal("interrupted\n", fine([[
+      os.execute("(sleep 0.1; kill -INT " .. core.getpid() .. ") &")
+      print(pcall(e2b.sleep, 10) and "slept" or "interrupted") -- the program ends right after it
+    ]]))
   end)
 
   it("ends the program at Ctrl-C when nobody waits for calls", function()
@@ -80,7 +84,7 @@ describe("in a luv script", function()
   end)
 
   it("lets a forked child call by itself, and disturbs nothing of the parent", function()
-    assert.equal("child\t[]\nparent\t2\t0\n", fine([[
+    assert.equal("child\t[]\t0\nparent\t2\t0\n", fine([[
       local posix = require("spec.support.posix")
       local c = client(URL)
       local got = 0
@@ -93,8 +97,9 @@ describe("in a luv script", function()
       io.stdout:flush()
       local pid = posix.fork()
       if pid == 0 then
+        local before = #handles
         local value, message = c:request("GET", "/x")
-        print("child", value and #value == 0 and "[]" or message)
+        print("child", value and #value == 0 and "[]" or message, #handles - before)
         io.stdout:flush()
         posix.exit(0)
       end

@@ -75,8 +75,8 @@ function methods:wait(seconds)
   support.wait_for(function() return not self:alive() end, seconds or 10, "the end of the program in the terminal")
 end
 
---- Raises when the library has written to the terminal, or an error was. (A new Neovim asks the terminal for its colours
---- through standard error.)
+--- Raises when the library has written to the terminal, or an error was. (A new Neovim asks the terminal for its
+--- colours through standard error.)
 function methods:assert_quiet()
   local text = support.read_file(self.folder .. "/err") or ""
   if text:find("e2b", 1, true) or text:find("rror", 1, true) then
