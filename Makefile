@@ -22,6 +22,8 @@ CURL_CFLAGS ?= $(shell pkg-config --cflags libcurl 2>/dev/null || curl-config --
 CURL_LIBS   ?= $(shell pkg-config --libs libcurl 2>/dev/null || curl-config --libs 2>/dev/null || echo -lcurl)
 ZLIB_CFLAGS ?= $(shell pkg-config --cflags zlib 2>/dev/null)
 ZLIB_LIBS   ?= $(shell pkg-config --libs zlib 2>/dev/null || echo -lz)
+# In the C library of some systems, beside it on others.
+THREAD_LIBS ?= -lpthread
 
 # liblua is never linked: the interpreter that loads the module brings it.
 ifeq ($(shell uname -s),Darwin)
@@ -60,7 +62,7 @@ build: $(CORE) $(NATIVE)
 
 $(CORE): $(OBJECTS) $(BUILD)/obj/flags
 	@mkdir -p $(@D)
-	$(LINK) -o $@.new $(OBJECTS) $(CURL_LIBS) $(ZLIB_LIBS)
+	$(LINK) -o $@.new $(OBJECTS) $(CURL_LIBS) $(ZLIB_LIBS) $(THREAD_LIBS)
 	@mv -f $@.new $@
 
 $(NATIVE): $(NATIVE_OBJECTS) $(BUILD)/obj/flags
@@ -75,7 +77,7 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/obj/flags
 # Holds the commands that built this folder; other flags, another compiler or another Lua build it anew.
 $(BUILD)/obj/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) $(ZLIB_LIBS) | $(SOURCES) $(NATIVE_SOURCES))' > $@.$$$$ && \
+	@printf '%s\n' '$(subst ','\'',$(COMPILE) | $(LINK) $(CURL_LIBS) $(ZLIB_LIBS) $(THREAD_LIBS) | $(SOURCES) $(NATIVE_SOURCES))' > $@.$$$$ && \
 		if cmp -s $@.$$$$ $@; then rm -f $@.$$$$; else mv -f $@.$$$$ $@; fi
 
 FORCE:

@@ -121,6 +121,7 @@ static void forked(e2b_engine *engine)
     engine->pid = 0;
     engine->generation++;
     e2b_sockets_forked(engine);
+    e2b_bridge_end(engine);
     e2b_poller_forked(&engine->poller);
     engine->multi = NULL;
     engine->recording = 0;

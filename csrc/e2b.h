@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /* Raised whenever lua/e2b would not work with an older core.so. */
-#define E2B_ABI 2
+#define E2B_ABI 3
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(hidden)

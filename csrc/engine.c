@@ -176,6 +176,7 @@ static int engine_gc(lua_State *L)
     e2b_engine_check_pid(engine);
     engine->closed = 1;
     e2b_engine_stop(engine);
+    e2b_bridge_end(engine);
     e2b_poller_close(&engine->poller);
     *box = NULL;
     e2b_engine_unref(engine);

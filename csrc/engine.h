@@ -16,6 +16,7 @@
 #define E2B_TRANSFER "e2b.transfer"
 #define E2B_ENGINE "e2b.engine"
 #define E2B_GUARD "e2b.guard"
+#define E2B_BRIDGE "e2b.bridge"
 
 #define E2B_NEVER 1e300           /* a time that doesn't come */
 #define E2B_KEEP_BYTES 1048576    /* larger buffers go back to malloc after each call */
@@ -38,6 +39,7 @@ typedef struct e2b_transfer e2b_transfer;
 typedef struct e2b_slot e2b_slot;
 typedef struct e2b_socket e2b_socket;
 typedef struct e2b_guard e2b_guard;
+typedef struct e2b_bridge e2b_bridge;
 
 /* ---- bytes (slot.c) ---- */
 
@@ -224,6 +226,11 @@ int e2b_poller_ready(e2b_poller *p, e2b_ready *ready, int max);
 void e2b_poller_wake(e2b_poller *p); /* readable until the next rest */
 void e2b_poller_rest(e2b_poller *p);
 
+/* ---- bridge (bridge.c): a thread that watches the poller for a host that can't ---- */
+
+int e2b_bridge_open(lua_State *L);
+void e2b_bridge_end(e2b_engine *engine); /* the thread is joined; before the poller goes */
+
 /* ---- sockets (socket.c): every open one is known, so that a forked child can close its copies ---- */
 
 curl_socket_t e2b_on_opensocket(void *owner, curlsocktype purpose, struct curl_sockaddr *address);
@@ -255,6 +262,7 @@ struct e2b_engine {
     int socket_mode; /* for good */
     int recording;   /* the socket callback is installed */
     e2b_poller poller;
+    e2b_bridge *bridge; /* that watches the poller, or NULL */
     double timer_at;   /* when libcurl wants to be called */
     double kick_at;    /* when it is called anyway, in case its timer was lost */
     double next_check; /* no clock of ours runs out before this */

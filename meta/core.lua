@@ -19,6 +19,10 @@ local engine = {}
 ---@class e2b.core.guard
 local guard = {}
 
+--- A thread that watches the engine's descriptor for a host that can only wait for sockets of its own (csrc/bridge.c).
+---@class e2b.core.bridge
+local bridge = {}
+
 --- A row of the table of REST calls.
 ---@class e2b.core.call
 ---@field name string
@@ -160,6 +164,12 @@ function core.transfer(target, call, args, options) end
 ---@param which e2b.core.transfer
 ---@return e2b.core.guard guard
 function core.guard(which) end
+
+--- Makes the engine's bridge, of which there may be one at a time. The engine is in socket mode from now on.
+---@param folder string writable; the socket lies in a new folder in it
+---@return e2b.core.bridge|nil bridge
+---@return string|nil message with nil: why not there
+function core.bridge(folder) end
 
 --- Base64, in the standard alphabet and padded.
 ---@param bytes string
@@ -599,5 +609,21 @@ function tree:close() end
 
 --- The transfer is nobody's any more: it goes on without a guard. Idempotent.
 function guard:release() end
+
+--- Where to connect to, once: a unix socket with a random name in a folder that only this user may enter. It and the
+--- folder are removed by start() and close().
+---@return string|nil path nil when they are
+function bridge:path() end
+
+--- Takes the connection that this process has made to path(), and starts the thread. From now on it sends a byte there
+--- when the engine's descriptor is readable, and the next one only after it got one back. When the thread ends, the
+--- connection does.
+---@return boolean|nil started
+---@return string|nil message with nil: there is no such connection yet (it may be tried again), or no thread to be had
+function bridge:start() end
+
+--- Ends and joins the thread. Idempotent; the end of the Lua state and the collection of the bridge do it, too. In a
+--- forked child the parent's thread and name are left alone.
+function bridge:close() end
 
 return core

@@ -30,7 +30,7 @@ describe("e2b.core", function()
   local watch = exchange.watch()
 
   it("tells its ABI, the clock, the process and the libcurl it runs on", function()
-    assert.equal(2, core.ABI)
+    assert.equal(3, core.ABI)
     local before = core.now()
     support.sleep(0.01)
     local passed = core.now() - before

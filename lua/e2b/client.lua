@@ -10,7 +10,7 @@ local options = require("e2b.options")
 local describe, streams = lazy("e2b.describe"), lazy("e2b.stream_open")
 
 -- csrc/e2b.h has the same number.
-local ABI = 2
+local ABI = 3
 if core.ABI ~= ABI then
   error(("e2b: the C part on this machine (e2b.core, interface %s) is not of the version of the Lua files "
     .. "(interface %d); install both again, with make install or luarocks"):format(tostring(core.ABI), ABI), 0)

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -224,6 +226,25 @@ static int l_ended(lua_State *L)
     return 1;
 }
 
+/* connect(path) -> descriptor of a unix socket that doesn't block | nil, why not */
+static int l_connect(lua_State *L)
+{
+    struct sockaddr_un address;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    strncpy(address.sun_path, luaL_checkstring(L, 1), sizeof address.sun_path - 1);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)(const void *)&address, sizeof address) != 0) {
+        lua_pushnil(L);
+        lua_pushstring(L, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return 2;
+    }
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
 int luaopen_e2b_spec_posix(lua_State *L);
 
 int luaopen_e2b_spec_posix(lua_State *L)
@@ -234,6 +255,7 @@ int luaopen_e2b_spec_posix(lua_State *L)
         { "open", l_open },   { "poll", l_poll }, { "on_signal", l_on_signal },
         { "terminal", l_terminal }, { "resize", l_resize }, { "run_at", l_run_at }, { "settings", l_settings },
         { "read", l_read },   { "write", l_write }, { "kill", l_kill },     { "ended", l_ended },
+        { "connect", l_connect },
         { NULL, NULL },
     };
     int i;
