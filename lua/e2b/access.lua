@@ -79,6 +79,8 @@ local function ask_key(state, context, args)
       return function() asking[done] = nil end
     end, now() + retry.PATIENCE, state.config.loop)
     if state.target then return state.target end
+    -- Whoever asked may be gone (a request of nginx that was ended in there): the next call asks again.
+    if why == "deadline" and state.asking == asking then state.asking = nil end
     if why == "cancelled" then return refuse("cancelled", "cancelled", context, args) end
     return refuse("authentication", "the function api_key gave no key", context, args)
   end

@@ -103,34 +103,46 @@ local function limited(work, gate_, context, args)
   })
 end
 
-local function attempt(state, target, row, args, opts, work, loop)
+local function attempt(state, target, row, args, opts, work, loop, orphan)
   local transfer, facts = exchange.prepare(state, target, row.name, args, opts, work.deadline, work.headers,
     work.transfer)
   if not transfer then return false, facts end
   work.attempts = work.attempts + 1
-  if not state.config.logger then return exchange.run(transfer, work.deadline, loop, work.progress) end
+  if not state.config.logger then return exchange.run(transfer, work.deadline, loop, work.progress, orphan) end
   local began = now()
-  local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop, work.progress)
+  local ok, a, b, c, d, e, f = exchange.run(transfer, work.deadline, loop, work.progress, orphan)
   M.log_attempt(state, row, args, work.attempts, began, work.inside, ok, a, b, c, d, e, f)
   return ok, a, b, c, d, e, f
 end
 
+local function answer_gate(gate_, returned, ok, facts)
+  local outcome = "unknown"
+  if returned and ok then
+    outcome = "passed"
+  elseif returned and facts.cause == "http" then
+    local wait = facts.status == 429 and errors.retry_after(facts.retry_after)
+    outcome = wait and "refused" or "passed"
+    if wait then gate_:close(now() + wait) end
+  end
+  gate_:answer(outcome)
+end
+
+local function answer_as_orphan(gate_, orphan)
+  return function(ok, facts, ...)
+    answer_gate(gate_, true, ok, facts)
+    if orphan then return orphan(ok, facts, ...) end
+  end
+end
+
 -- A gated attempt owes the gate an answer, whatever happens to it.
-local function gated_attempt(gate_, ...)
+local function gated_attempt(gate_, state, target, row, args, opts, work, loop)
   local function finish(returned, ok, facts, ...)
-    local outcome = "unknown"
-    if returned and ok then
-      outcome = "passed"
-    elseif returned and facts.cause == "http" then
-      local wait = facts.status == 429 and errors.retry_after(facts.retry_after)
-      outcome = wait and "refused" or "passed"
-      if wait then gate_:close(now() + wait) end
-    end
-    gate_:answer(outcome)
+    answer_gate(gate_, returned, ok, facts)
     if not returned then error(ok, 0) end
     return ok, facts, ...
   end
-  return finish(tasks.pcall(attempt, ...))
+  local orphan = answer_as_orphan(gate_, work.orphan)
+  return finish(tasks.pcall(attempt, state, target, row, args, opts, work, loop, orphan))
 end
 
 -- Waits before the next attempt. nil: go on; else how the call ends.
@@ -159,7 +171,7 @@ function M.perform(state, target, row, args, opts, context, work, loop, failed)
   work.idempotent, work.inside = row.idempotent, context.target ~= nil
   if row.name == "raw" then work.idempotent = RAW_IDEMPOTENT[args.method] or false end
   local laid = context.transfer
-  work.headers, work.transfer = context.headers, laid
+  work.headers, work.transfer, work.orphan = context.headers, laid, context.orphan
   work.progress = context.progress and exchange.teller(context.progress, row.method ~= "GET")
   -- Half of a body may be in the sink already, or gone from the source.
   if laid and (laid.sink or laid.source) then work.idempotent = false end
@@ -190,7 +202,7 @@ function M.perform(state, target, row, args, opts, context, work, loop, failed)
       if gate_:idle() and state.gates[row.name] == gate_ then state.gates[row.name] = nil end
       gate_ = nil
     else
-      ok, a, b, c, d, e, f = attempt(state, target, row, args, opts, work, loop)
+      ok, a, b, c, d, e, f = attempt(state, target, row, args, opts, work, loop, work.orphan)
     end
     if ok then return exchange.succeed(work.attempts, a, b, c, d, e, f) end
     if a.cause == "argument" then return refuse("invalid_argument", a.text, context, args) end

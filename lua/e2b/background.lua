@@ -2,6 +2,7 @@
 --- do, and nothing of this remains when the last task has ended.
 local core = require("e2b.core")
 local loops = require("e2b.loop.init")
+local queue = require("e2b.queue")
 local whose = require("e2b.whose")
 
 local M = {}
@@ -11,6 +12,10 @@ local now = core.now
 --- Gives what is ready its turn; the scheduler's.
 ---@type fun(s: e2b.Scheduler)
 M.turn = nil
+
+--- Lets go of all that is kept of its tasks; the scheduler's.
+---@type fun(s: e2b.Scheduler)
+M.forget = nil
 
 --- How the host here calls back when a wait is over, or nil where nothing goes on unless somebody waits.
 ---@return (fun(start: function, deadline: number?, done: fun()))? attend
@@ -40,6 +45,47 @@ local function busy(s)
   return s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last
 end
 
+local function nothing() end
+
+local function hand_over(wait)
+  local orphan = wait.orphan
+  if not orphan then return end
+  wait.orphan = nil
+  local ok, raised = pcall(orphan, wait.a, wait.b)
+  if not ok then loops.report(tostring(raised)) end
+end
+
+-- Of a dead coroutine's tasks: what some of them were waiting for has to be looked after all the same.
+local function bury(s)
+  local queued = {}
+  for _, list in ipairs({ s.urgent, s.ready }) do
+    while list.first <= list.last do
+      local wait = queue.take(list)
+      if wait.orphan then queued[#queued + 1] = wait end
+    end
+  end
+  for _, wait in ipairs(queued) do hand_over(wait) end
+end
+
+-- The tasks of a coroutine that its host has ended (nginx: of a request) can't be resumed any more. What they were
+-- waiting for goes to whoever it is left to, and so does what the coroutine itself was waiting for (`own`).
+function M.burial(s, loop, own)
+  local function start(wake)
+    s.wake = wake
+    return nothing
+  end
+  return function()
+    repeat
+      while busy(s) do bury(s) end -- more may have come meanwhile
+      if own and own.settled then hand_over(own) end
+      local left = false
+      for i = 1, s.timers.n do left = left or s.timers[i].orphan ~= nil end
+      if left then loop.await(start) end
+    until not left
+    M.forget(s)
+  end
+end
+
 --- Has the host call when the next task can go on. Somebody who waits runs them himself.
 ---@param s e2b.Scheduler
 function M.arm(s)
@@ -54,7 +100,7 @@ function M.arm(s)
     -- It may have taken the host a while to get here.
     if s.attended == attended then s.wake = report end
     if s.attended ~= attended or busy(s) then report() end
-    return function() end
+    return nothing, M.burial(s, loops.choose())
   end, deadline, function()
     if s.attended == attended then return pump(s) end
   end)

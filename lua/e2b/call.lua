@@ -21,7 +21,7 @@ local NONE = {}
 ---@param opts table? request_timeout, connect_timeout, idle_timeout, retries
 ---@param context table? operation, sandbox_id, resource; target for what isn't the API; deadline (clock of core.now());
 ---  headers (name, value, …) and transfer (options) of this call, whose `timeout` takes the place of request_timeout;
----  progress (a function, told bytes done and in all)
+---  progress (a function, told bytes done and in all); orphan (see exchange.run)
 ---@param deadline number? of a larger whole
 ---@return any value
 ---@return table|string meta_or_message
@@ -50,7 +50,7 @@ local function call(state, name, args, opts, context, deadline)
     transfer, failed = prepare(state, target, name, args, opts, deadline, context.headers, laid)
     if transfer then
       local progress = context.progress and exchange.teller(context.progress, calls[name].method ~= "GET")
-      local ok, a, b, c, d, e, f = run(transfer, deadline, loop, progress)
+      local ok, a, b, c, d, e, f = run(transfer, deadline, loop, progress, context.orphan)
       if ok then return succeed(1, a, b, c, d, e, f) end
       made, failed = 1, a
     end

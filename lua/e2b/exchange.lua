@@ -104,14 +104,35 @@ function M.teller(fn, up)
   end
 end
 
+-- What a wait for a transfer begins with, and whether it did. Made in here: a coroutine that its host ends (nginx)
+-- takes along the variables of the functions it was in, and the orphan's turn is after that.
+local function sending(transfer, orphan)
+  local sent = {}
+  local function cancel()
+    unwatch(transfer)
+    transfer:cancel()
+  end
+  local function orphaned(_, event)
+    if event == "done" then return orphan(transfer:result()) end
+  end
+  return function(done)
+    core.engine():start(transfer)
+    sent.started = true
+    watch(transfer, done)
+    return cancel, orphan and orphaned
+  end, sent
+end
+
 --- Sends a prepared transfer and waits for its end.
 ---@param transfer userdata
 ---@param deadline number? on the clock of core.now()
 ---@param loop table?
 ---@param progress fun(transfer: userdata)? called about ten times a second, and at the end
+---@param orphan fun(ok: boolean, ...)? called with the result, where one may wait, when nobody waits for it any more
+---  (in nginx: the request has ended)
 ---@return boolean ok
 ---@return any ... of transfer:result()
-function M.run(transfer, deadline, loop, progress)
+function M.run(transfer, deadline, loop, progress, orphan)
   local last, _, why = deadline and deadline + GRACE
   local exchange = loop and loop.exchange
   if progress then
@@ -119,17 +140,9 @@ function M.run(transfer, deadline, loop, progress)
   elseif exchange and hook.alone() then
     why = exchange(transfer, last)
   else
-    local started = false
-    _, why = hook.await(function(done)
-      core.engine():start(transfer)
-      started = true
-      watch(transfer, done)
-      return function()
-        unwatch(transfer)
-        transfer:cancel()
-      end
-    end, last, loop)
-    if not started then
+    local start, sent = sending(transfer, orphan)
+    _, why = hook.await(start, last, loop)
+    if not sent.started then
       transfer:cancel()
       return false, { cause = "cancelled", sent = "no" }
     end

@@ -82,11 +82,25 @@ function methods:answer(outcome)
   advance(self)
 end
 
-local function pass(gate, entry, loop)
-  local function start(done)
+-- Leaves the queue without having gone through.
+local function leave(gate, entry)
+  if entry.released then return gate:answer("unknown") end
+  remove(gate, entry)
+  return advance(gate)
+end
+
+-- See exchange.lua for why this is made in a function of its own.
+local function waiting(gate, entry)
+  local function cancel() entry.done = nil end
+  local function orphaned() return leave(gate, entry) end
+  return function(done)
     entry.done = done
-    return function() entry.done = nil end
+    return cancel, orphaned
   end
+end
+
+local function pass(gate, entry, loop)
+  local start = waiting(gate, entry)
   -- While it waits, no other call gets on: it needs to wait for none.
   local jumps = tasks.holds_up()
   while not entry.released do
@@ -122,12 +136,7 @@ function methods:wait(limit, first, loop)
   -- An error out of the wait (Ctrl-C) must not leave the entry in the others' way.
   local ok, result = tasks.pcall(pass, self, entry, loop)
   if ok and result == "through" then return result end
-  if entry.released then
-    self:answer("unknown")
-  else
-    remove(self, entry)
-    advance(self)
-  end
+  leave(self, entry)
   if not ok then error(result, 0) end
   return result
 end

@@ -112,7 +112,12 @@ end
 
 local OLDEST_ENVD = { 0, 1, 0 }
 
-local CREATE = { operation = "Sandbox.create", resource = "template" }
+-- Who asked for the sandbox is gone (a request of nginx that was aborted): nobody would ever kill it.
+local function kill_of(binding)
+  return function(ok, row)
+    if ok then require("e2b.sandbox_scope").close(book.adopt(binding, row)) end
+  end
+end
 
 -- A sandbox made from a template that is too old for every SDK is of no use to anybody and would cost money.
 local function refuse_old(binding, object, opts)
@@ -208,19 +213,20 @@ function M.send(binding, prepared)
       sandbox_domain = client.domain, metadata = body.metadata or {}, estimated = true,
     }, binding.mt)
   end
+  local orphan = kill_of(binding)
   local object, message, err
   if opts.exactly_once or client.journal then
     object, message, err = require("e2b.sandbox_once").create(binding, prepared,
-      function(marked, context) return post(client, prepared, marked, context) end,
+      function(marked, context)
+        context.orphan = orphan
+        return post(client, prepared, marked, context)
+      end,
       function(row, meta) return enter(binding, body, row, meta) end)
   else
-    local context = CREATE
-    if prepared.deadline then
-      context = {
-        operation = "Sandbox.create", resource = "template", deadline = prepared.deadline, token = prepared.token,
-      }
-    end
-    object, message, err = post(client, prepared, body, context)
+    object, message, err = post(client, prepared, body, {
+      operation = "Sandbox.create", resource = "template", deadline = prepared.deadline, token = prepared.token,
+      orphan = orphan,
+    })
     if object ~= nil then object = enter(binding, body, object, message) end
   end
   if object == nil then return nil, message, err end

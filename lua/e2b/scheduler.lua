@@ -13,7 +13,7 @@ local whose = require("e2b.whose")
 
 local M = {}
 
-local now, running, yieldable, unpack, MAIN = core.now, compat.running, compat.yieldable, compat.unpack, compat.MAIN
+local now, yieldable, unpack, MAIN = core.now, compat.yieldable, compat.unpack, compat.MAIN
 local yield, resume, status = coroutine.yield, coroutine.resume, coroutine.status
 
 -- First value of every yield of ours, so that somebody else's yield in a task is told from a wait.
@@ -30,7 +30,7 @@ local RAISE = {}
 ---@field blocked integer waits so far that held up all tasks
 ---@field attend function? the host calls back by itself: nobody has to wait for tasks to run
 
-local task_of, identity = whose.task_of, whose.identity
+local current, identity = whose.task, whose.identity
 local schedulers = setmetatable({}, { __mode = "k" })
 local shields = setmetatable({}, { __mode = "k" }) -- task or coroutine -> { deadline = s? }
 local shielded = 0
@@ -38,11 +38,7 @@ local tasks_alive = 0
 
 M.identity, M.pcall = identity, whose.pcall
 
---- The task that runs, if any.
----@return e2b.Task?
-function M.current()
-  return task_of[running()]
-end
+M.current = current
 
 -- Where tasks of this coroutine are kept. A host in which all coroutines wait together has one scheduler for all. That
 -- a client has a loop of its own makes no difference: it waits in there, and the tasks go on meanwhile.
@@ -56,7 +52,7 @@ end
 --- The scheduler for tasks spawned here and now.
 ---@return e2b.Scheduler
 function M.here()
-  local task = task_of[running()]
+  local task = current()
   if task then return task.scheduler end
   local key = key_here()
   local s = schedulers[key]
@@ -115,7 +111,7 @@ local function give_up(wait, why)
 end
 
 local function begin(wait, start)
-  wait.cancel = start(function(...) return settle(wait, ...) end)
+  wait.cancel, wait.orphan = start(function(...) return settle(wait, ...) end)
 end
 
 local function register(s, task, deadline, inside)
@@ -142,7 +138,7 @@ local FOREIGN = "coroutine.yield in a task of e2b: only the waits of e2b suspend
 ---@param task table
 local function drop(task)
   local s = task.scheduler
-  task_of[task.co] = nil
+  task.book[task.co] = nil
   s.live = s.live - 1
   tasks_alive = tasks_alive - 1
   if s.live == 0 then
@@ -168,7 +164,7 @@ local function step(task, ok, tag, start, deadline, inside)
     return
   end
   local trace = debug.traceback(co)
-  task_of[co] = nil
+  task.book[co] = nil
   local close = coroutine.close -- luacheck: ignore 143
   if close then pcall(close, co) end -- what the body holds open with <close> goes now
   task:finish(false, FOREIGN, trace)
@@ -187,8 +183,8 @@ end
 ---@param s e2b.Scheduler
 ---@param task table
 function M.add(s, task)
-  task.scheduler = s
-  task_of[task.co] = task
+  task.scheduler, task.book = s, whose.tasks()
+  task.book[task.co] = task
   s.live = s.live + 1
   tasks_alive = tasks_alive + 1
   push(s, task)
@@ -233,6 +229,12 @@ end
 
 local DEADLOCK = "deadlock: the tasks that are left wait for one another, and for nothing else"
 
+--- Its tasks can't go on any more.
+function background.forget(s)
+  tasks_alive = tasks_alive - s.live
+  s.live = 0
+end
+
 local NOBODY = { settled = false }
 
 -- A turn that nobody waits for.
@@ -241,20 +243,25 @@ function background.turn(s)
   return round(s, NOBODY)
 end
 
-local function drive(s, loop, wait, start)
-  local begun = false
-  local function attach(wake)
+local function attaching(s, loop, wait, start)
+  local function detach() s.wake = nil end
+  local orphaned = background.burial(s, loop, wait)
+  return function(wake)
     s.wake = wake
-    if not begun then
-      begun = true
+    if not wait.begun then
+      wait.begun = true
       begin(wait, start)
     end
-    return function() s.wake = nil end
+    return detach, orphaned
   end
+end
+
+local function drive(s, loop, wait, start)
+  local attach = attaching(s, loop, wait, start)
   repeat
     local busy = s.ready.first <= s.ready.last or s.urgent.first <= s.urgent.last
     local due = s.timers:first()
-    if not busy and not due and begun and s.outside == 0 then error(DEADLOCK, 0) end
+    if not busy and not due and wait.begun and s.outside == 0 then error(DEADLOCK, 0) end
     local _, why = loop.await(attach, busy and 0 or due and due.deadline)
     s.wake = nil
     if why == "cancelled" then give_up(wait, why) end -- Ctrl-C, where that is not an error
@@ -315,7 +322,7 @@ local TOO_DEEP = "this wait for tasks is inside of " .. DEEPEST .. " others that
 --- Whether a wait of the caller's holds up the tasks: it can't be suspended, and is called by one of them.
 ---@return boolean
 function M.holds_up()
-  local task = task_of[running()]
+  local task = current()
   if task and not task.blocking and yieldable() then return false end
   local s = task and task.scheduler or schedulers[key_here()]
   return s ~= nil and s.depth > 0
@@ -330,7 +337,7 @@ end
 ---@param inside boolean? only another task can end this wait
 ---@return any ...
 function M.await(start, deadline, loop, inside)
-  local task = task_of[running()]
+  local task = current()
   if shielded > 0 then
     local shield = shields[identity()]
     local last = shield and shield.deadline

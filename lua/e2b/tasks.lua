@@ -1,4 +1,5 @@
 --- Tasks: functions that run side by side, each written as if it blocked.
+local background = require("e2b.background")
 local core = require("e2b.core")
 local compat = require("e2b.compat")
 local errors = require("e2b.errors")
@@ -34,6 +35,16 @@ local mt = { __name = "e2b.Task", __index = methods }
 local left = {}
 local sentinel
 local count = 0
+
+local forget = background.forget
+
+-- They went with their request; nobody left them.
+function background.forget(s)
+  forget(s)
+  for task in pairs(left) do
+    if task.scheduler == s then left[task] = nil end
+  end
+end
 
 local function name_of(task)
   local info = debug.getinfo(task.shown or task.fn, "S")
