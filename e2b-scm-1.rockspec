@@ -79,6 +79,7 @@ build = {
     ["e2b.loop.blocking"] = "lua/e2b/loop/blocking.lua",
     ["e2b.loop.cqueues"] = "lua/e2b/loop/cqueues.lua",
     ["e2b.loop.driver"] = "lua/e2b/loop/driver.lua",
+    ["e2b.loop.nginx"] = "lua/e2b/loop/nginx.lua",
     ["e2b.loop.timers"] = "lua/e2b/loop/timers.lua",
     ["e2b.loop.user"] = "lua/e2b/loop/user.lua",
     ["e2b.loop.uv"] = "lua/e2b/loop/uv.lua",
@@ -204,6 +205,7 @@ build = {
       sources = {
         "csrc/answer.c",
         "csrc/base64.c",
+        "csrc/bridge.c",
         "csrc/calls.c",
         "csrc/calls_envd.c",
         "csrc/cjson.c",
@@ -247,7 +249,7 @@ build = {
       defines = { "_GNU_SOURCE" },
       incdirs = { "$(CURL_INCDIR)", "$(ZLIB_INCDIR)" },
       libdirs = { "$(CURL_LIBDIR)", "$(ZLIB_LIBDIR)" },
-      libraries = { "curl", "z" },
+      libraries = { "curl", "z", "pthread" },
     },
     ["e2b.server.native"] = {
       sources = {

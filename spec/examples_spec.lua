@@ -34,7 +34,7 @@ describe("examples", function()
       list_running = 15, create_base = 15, kill_running = 30, lifecycle = 50, agent_tools = 30, run_python = 25,
       test_project = 25, watch_directory = 25, shell = 15, serve_page = 25, http_server = 30, luv = 30,
     }
-    local names = support.shell("cd examples && ls *.lua") -- the plugin is run by host_neovim_spec
+    local names = support.shell("cd examples && ls *.lua") -- in folders: host_neovim_spec and host_nginx_spec run it
     for file in names:gmatch("[^\n]+") do
       local name = file:match("^(.*)%.lua$")
       assert.is_number(known[name], file .. " has no spec")

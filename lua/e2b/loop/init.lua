@@ -4,6 +4,8 @@
 ---   call(start, deadline, done) -> cancel   as await, but tells `done`, where the user's code may run
 ---   spawn(fn)    runs fn in a coroutine of the host, in which await suspends (nginx: of the same request). With one of
 ---                these two spawned tasks go on by themselves (e2b.background); spawn is preferred
+---   start may return a second function beside cancel, which gets what done would have got when nobody waits any more,
+---     where one may wait; a loop in which that can't be need not look at it
 ---   shared       all coroutines of the process wait here together: one scheduler of tasks for all
 ---   report(text)   tells the user what no call can return; where standard error is not the place for it
 ---   exchange, news, watches_input   see e2b.loop.blocking
@@ -26,7 +28,7 @@ end
 --- The loop of this host, by what it says of itself. Asked again each time: cqueues is one only in its controller.
 ---@return table loop
 function M.host()
-  if find(G, "ngx") and type(G.ngx) == "table" and G.ngx.get_phase then return named("nginx") end
+  if find(G, "ngx") and type(G.ngx) == "table" and G.ngx.get_phase then return named("nginx").here() end
   local vim = find(G, "vim")
   if type(vim) == "table" and (vim.uv or vim.loop) and vim.wait then return named("uv") end
   if loaded["cqueues"] then
@@ -65,6 +67,10 @@ function M.report(text)
   if ok and host.report then return host.report(text) end
   io.stderr:write("e2b: ", text, "\n")
 end
+
+--- In hosts that use coroutines again: what is noted of those of this request, { task_of, ids }; nil outside of one.
+---@type (fun(): table?)?
+M.book = nil
 
 --- Whether there is a loop of that name.
 ---@param name string
