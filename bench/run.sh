@@ -6,12 +6,21 @@
 #                              JS=1          npm installs the SDK into the build folder when it is not there
 #                              WORKLOADS="start get concurrent pages cycle"     CLIENTS="e2b luajit floor naive sdk"
 #                              FLAT=100000   calls of the memory check, 0 leaves it out
-#                              PARTS="platform inside"   inside: commands and files in a sandbox, bench/inside.sh
+#                              PARTS="platform inside nginx"   inside: commands and files in a sandbox, bench/inside.sh;
+#                                            nginx: a worker that calls E2B in its handlers, bench/nginx.sh
 set -eu
 cd "$(dirname "$0")/.."
-case " ${PARTS:-platform inside} " in
+parts=" ${PARTS:-platform inside nginx} "
+other_parts() {
+    for part in inside nginx; do
+        case $parts in *" $part "*) sh "bench/$part.sh" ;; esac
+    done
+}
+case $parts in
 *" platform "*) ;;
-*) exec sh bench/inside.sh ;;
+*)
+    other_parts
+    exit ;;
 esac
 . bench/common.sh
 runs=${RUNS:-9}
@@ -118,9 +127,6 @@ esac
 case " $clients " in *" sdk "*) version_of_sdk ;; esac
 "$lua" bench/report.lua "$out/results" "$out/flat"
 
-case " ${PARTS:-platform inside} " in
-*" inside "*)
-    stop
-    unpin
-    sh bench/inside.sh ;;
-esac
+stop
+unpin
+other_parts
