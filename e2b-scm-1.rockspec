@@ -181,6 +181,7 @@ build = {
     ["e2b.server.text"] = "lua/e2b/server/text.lua",
     ["e2b.server.validation"] = "lua/e2b/server/validation.lua",
     ["e2b.server.wire"] = "lua/e2b/server/wire.lua",
+    ["e2b.shield"] = "lua/e2b/shield.lua",
     ["e2b.shell"] = "lua/e2b/shell.lua",
     ["e2b.shell_keys"] = "lua/e2b/shell_keys.lua",
     ["e2b.shell_screen"] = "lua/e2b/shell_screen.lua",

@@ -8,6 +8,7 @@ local loops = require("e2b.loop.init")
 local timers = require("e2b.loop.timers")
 local options = require("e2b.options")
 local queue = require("e2b.queue")
+local shields = require("e2b.shield")
 local hook = require("e2b.wait")
 local whose = require("e2b.whose")
 
@@ -32,11 +33,10 @@ local RAISE = {}
 
 local current, identity = whose.task, whose.identity
 local schedulers = setmetatable({}, { __mode = "k" })
-local shields = setmetatable({}, { __mode = "k" }) -- task or coroutine -> { deadline = s? }
-local shielded = 0
 local tasks_alive = 0
 
 M.identity, M.pcall = identity, whose.pcall
+M.limit, M.shield = shields.limit, shields.run
 
 M.current = current
 
@@ -194,7 +194,7 @@ end
 --- Ends the wait of a task, if it is in one that a cancel may end.
 ---@param task table
 function M.interrupt(task)
-  if task.pending and not shields[task] then give_up(task.pending, "cancelled") end
+  if task.pending and not shields.of(task) then give_up(task.pending, "cancelled") end
 end
 
 -- The scheduler at work ---------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ end
 --- Whether there is nothing here that a wait of the caller's has to take part in.
 ---@return boolean
 function M.alone()
-  return tasks_alive == 0 and shielded == 0
+  return tasks_alive == 0 and shields.on == 0
 end
 
 -- Waits that only tasks can end, where nothing can be suspended: each runs the tasks on the stack of the one before,
@@ -338,13 +338,12 @@ end
 ---@return any ...
 function M.await(start, deadline, loop, inside)
   local task = current()
-  if shielded > 0 then
-    local shield = shields[identity()]
-    local last = shield and shield.deadline
+  if shields.on > 0 then
+    local last = shields.limit()
     if last and not (deadline and deadline < last) then deadline = last end
   end
   if task then
-    local cancelled = task.cancelled and not shields[task]
+    local cancelled = task.cancelled and not shields.of(task)
     if not task.blocking and yieldable() then
       if cancelled then start, deadline = told, nil end
       return resumed(yield(WAIT, start, deadline, inside))
@@ -365,39 +364,13 @@ function M.await(start, deadline, loop, inside)
   return wait_here(s, loop, task, start, deadline, inside)
 end
 
--- Shields -----------------------------------------------------------------------------------------------------------
+-- Cancels and blocks ------------------------------------------------------------------------------------------------
 
 --- Whether a cancel was asked for and is to be obeyed here.
 ---@return boolean
 function M.cancelled()
   local task = M.current()
-  return task ~= nil and task.cancelled ~= nil and not shields[task]
-end
-
---- When the innermost shield ends, on the clock of core.now().
----@return number?
-function M.limit()
-  if shielded == 0 then return nil end
-  local shield = shields[identity()]
-  return shield and shield.deadline
-end
-
-local function unshield(id, outer, ok, ...)
-  shields[id] = outer
-  shielded = shielded - 1
-  if not ok then error((...), 0) end
-  return ...
-end
-
---- Runs fn so that a cancel is not seen in it, with a deadline of its own.
-function M.shield(fn, seconds, ...)
-  local id = identity()
-  local outer = shields[id]
-  local deadline = seconds and now() + seconds
-  -- An inner shield may last longer than an outer one: whoever cleans up gets the time it asks for.
-  shields[id] = { deadline = deadline or outer and outer.deadline }
-  shielded = shielded + 1
-  return unshield(id, outer, M.pcall(fn, ...))
+  return task ~= nil and task.cancelled ~= nil and not shields.of(task)
 end
 
 --- Runs fn with waits that block instead of yielding (inside a for-iterator of PUC 5.1 nothing can be suspended).
