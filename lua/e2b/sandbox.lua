@@ -55,6 +55,7 @@ local M = {}
 ---@field exactly_once boolean? when the answer is lost, look for the sandbox and take it over (`sandbox.adopted`),
 ---  until 10 seconds after the deadline; then the failure has `err.token`, for `e2b.reap`. Never sends a second create.
 ---  A cancelled task waits for the end of this, and the sandbox is killed again
+---@field kill_on_exit boolean? the sandbox is killed when this process ends, also when it crashes or is killed
 ---@field mcp table? the MCP servers to run in the sandbox, by name, with their settings; starts the gateway
 
 ---@class e2b.NetworkOptions
@@ -180,6 +181,14 @@ function M.bind(source, name)
   ---@return e2b.Error? err
   function Sandbox.kill(target, opts)
     return calls.kill(binding, target, opts)
+  end
+
+  ---Lets a sandbox outlive this process although it was created, or connected to, with `kill_on_exit`. No request is
+  ---made. Whatever kills a sandbox releases it as well.
+  ---@param target string|e2b.Sandbox
+  ---@return boolean guarded false: it was not to be killed at the end of this process
+  function Sandbox.release(target)
+    return require("e2b.kill_on_exit").release(binding, target)
   end
 
   ---Stops a sandbox and keeps its disk, and its memory unless `keep_memory = false`.
