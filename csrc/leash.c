@@ -71,7 +71,7 @@ static void become(char **argv, char **env, int leash, int owner, int nothing)
     if (owner >= 0)
         owner = dup2(owner, 3);
     e2b_close_from(owner >= 0 ? 4 : 3);
-    if (chdir("/") == 0) /* keeps no folder busy */
+    if (chdir("/") == 0 && argv[0] != NULL) /* there it keeps no folder busy */
         execve(argv[0], argv, env);
     _exit(127);
 }

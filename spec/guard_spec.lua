@@ -41,8 +41,8 @@ local function create(opts)
 end
 -- The guard's id. (The shell that is asked has that name in its own command line, but not so.)
 local function guard_of_mine()
-  local pipe = io.popen("for p in $(grep -las 'TMPDIR=" .. os.getenv("TMPDIR") .. "' /proc/[0-9]*/environ | cut -d/ -f3); "
-    .. "do grep -qas 'e2b[.]program[.]guard' /proc/$p/cmdline && echo $p; done")
+  local pipe = io.popen("for p in $(grep -las 'TMPDIR=" .. os.getenv("TMPDIR") .. "' /proc/[0-9]*/environ "
+    .. "| cut -d/ -f3); do grep -qas 'e2b[.]program[.]guard' /proc/$p/cmdline && echo $p; done")
   local pid = pipe:read("*l")
   pipe:close()
   return pid
@@ -146,7 +146,8 @@ describe("kill_on_exit", function()
     support.write_file(script, PRELUDE .. "create()")
     local env = { TMPDIR = mark }
     for name, value in pairs(server.env) do env[name] = value end
-    local seconds, output = support.timed(support.shell, "echo \"[$(" .. support.lua_command(env) .. " " .. script .. ")]\"")
+    local command = support.lua_command(env) .. " " .. script
+    local seconds, output = support.timed(support.shell, "echo \"[$(" .. command .. ")]\"")
     assert.matches("^%[made %S+%]\n?$", output)
     assert.is_true(seconds < 2.5 * slack, seconds .. " s")
     wait_for_guards(mark)
@@ -422,10 +423,10 @@ describe("kill_on_exit", function()
       create()
       local guard = client:guard()
       os.execute("kill -STOP " .. guard_of_mine())
-      for i = 1, 4000 do guard:expect(("%0200d"):format(i), 0) end   -- more than the socket has room for
+      for i = 1, 4000 do guard:expect(("x"):rep(200) .. i, 0) end   -- more than the socket has room for
       local sandbox, message, err = Sandbox.create({ kill_on_exit = true, request_timeout = 0.5 })
       assert(not sandbox and (err.kind == "timeout" or err.kind == "busy") and err.sent == "no", message)
-      for i = 1, 4000 do guard:forget(("%0200d"):format(i)) end
+      for i = 1, 4000 do guard:forget(("x"):rep(200) .. i) end
     ]])
     assert.equal(0, result.code, result.err)
     for _, pid in ipairs(guards(result.mark)) do os.execute("kill -KILL " .. pid) end

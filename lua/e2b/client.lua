@@ -137,7 +137,7 @@ function M.new(opts, resources)
   end
 
   --- What kills this client's sandboxes when the process is gone.
-  ---@return e2b.Guard
+  ---@return e2b.GuardProcess
   function public.guard(_) return require("e2b.guard_process").of(state) end
 
   --- Tells the logger something; without one, nobody.

@@ -1,5 +1,5 @@
---- The guard: a process beside this one that kills what this one leaves behind. It learns which sandboxes there are over
---- a leash, and at the end of that (the end of this process, whichever way it comes) it kills those that were not
+--- The guard: a process beside this one that kills what this one leaves behind. It learns which sandboxes there are
+--- over a leash, and at the end of that (the end of this process, whichever way it comes) it kills those that were not
 --- released. One for a process: all clients share it, and a forked child makes its own. What runs there is
 --- e2b.program.guard.
 local core = require("e2b.core")
@@ -167,11 +167,11 @@ local function get(state, context, deadline)
   end
 end
 
--- What a client has of it -----------------------------------------------------------------------------------------------
+-- What a client has of it ---------------------------------------------------------------------------------------------
 
----@class e2b.Guard
+---@class e2b.GuardProcess
 local methods = {}
-local mt = { __name = "e2b.Guard", __index = methods }
+local mt = { __name = "e2b.GuardProcess", __index = methods }
 
 -- It was told something, and maybe nobody was there to hear it: then another guard is told all there is.
 local function make_sure(state, sent)
@@ -234,7 +234,7 @@ end
 
 --- The guard, for a client.
 ---@param state table of the client
----@return e2b.Guard
+---@return e2b.GuardProcess
 function M.of(state)
   return setmetatable({ state = state }, mt)
 end

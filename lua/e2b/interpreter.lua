@@ -1,5 +1,5 @@
---- Which program runs a Lua file beside this process: the one that runs this process, where that is a Lua, or one of the
---- same version. Inside of an editor or a web server there is only the latter.
+--- Which program runs a Lua file beside this process: the one that runs this process, where that is a Lua, or one of
+--- the same version. Inside of an editor or a web server there is only the latter.
 local core = require("e2b.core")
 local compat = require("e2b.compat")
 

@@ -1,5 +1,5 @@
---- kill_on_exit: sandboxes that don't outlive the process that made them, however it ends. The guard process is told of a
---- sandbox before it is asked for (by a token that goes into its metadata) and again when its id is known.
+--- kill_on_exit: sandboxes that don't outlive the process that made them, however it ends. The guard process is told of
+--- a sandbox before it is asked for (by a token that goes into its metadata) and again when its id is known.
 local base = require("e2b.sandbox_base")
 local unique = require("e2b.unique")
 

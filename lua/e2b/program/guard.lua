@@ -1,5 +1,5 @@
---- The guard process of kill_on_exit: `e2b guard`, started by e2b.guard_process and by nobody else. It listens until the
---- process that started it is gone, then kills that one's sandboxes, and ends.
+--- The guard process of kill_on_exit: `e2b guard`, started by e2b.guard_process and by nobody else. It listens until
+--- the process that started it is gone, then kills that one's sandboxes, and ends.
 --- All it will ever need is loaded at once: later the files may be of another version, or not there.
 require("e2b.attempts")
 require("e2b.gate")
@@ -11,7 +11,8 @@ local e2b = require("e2b")
 local M = {}
 
 -- Seconds from the end of the process on: a network that is down may come back, but nobody waits for ever.
-local KILL_SECONDS = 300
+-- One on this machine is gone with its sandboxes.
+local KILL_SECONDS, LOCAL_SECONDS = 300, 10
 -- Seconds for which a create without a deadline is looked for.
 local CREATE_SECONDS = 60
 -- Seconds after its deadline for which a create may still have made a sandbox.
@@ -39,7 +40,7 @@ local function client_of(description)
   return client
 end
 
--- What was heard --------------------------------------------------------------------------------------------------------
+-- What was heard ------------------------------------------------------------------------------------------------------
 
 local function hear(book, text)
   local name, value = text:match("^header ([^:;]+)[:;] ?(.*)$")
@@ -88,10 +89,15 @@ local function listen(leash)
   end
 end
 
--- What is done then -----------------------------------------------------------------------------------------------------
+-- What is done then ---------------------------------------------------------------------------------------------------
 
-local function kill(client, id, ends)
-  local pause = FIRST_PAUSE
+local function is_local(client)
+  local host = client.base_url:match("^https?://([^:/]+)")
+  return host == "localhost" or host:find("^127%.") ~= nil
+end
+
+local function kill(client, id)
+  local pause, ends = FIRST_PAUSE, now() + (is_local(client) and LOCAL_SECONDS or KILL_SECONDS)
   while true do
     local ok, _, err = client.Sandbox.kill(id, { request_timeout = REQUEST_SECONDS })
     if ok then return true end
@@ -117,7 +123,7 @@ local function look_for(client, token, ends)
   while true do
     local found, err = find(client, token)
     if found and found[1] then
-      for _, sandbox in ipairs(found) do kill(client, sandbox.sandbox_id, now() + KILL_SECONDS) end
+      for _, sandbox in ipairs(found) do kill(client, sandbox.sandbox_id) end
       return
     end
     if err and HOPELESS[err.kind] or now() >= ends then return end
@@ -126,9 +132,9 @@ local function look_for(client, token, ends)
 end
 
 local function clean_up(book)
-  local ends, jobs = now() + KILL_SECONDS, {}
+  local jobs = {}
   for id, description in pairs(book.held) do
-    jobs[#jobs + 1] = function() kill(client_of(description), id, ends) end
+    jobs[#jobs + 1] = function() kill(client_of(description), id) end
   end
   for token, entry in pairs(book.expected) do
     local until_then = (entry.ends or now() + CREATE_SECONDS) + LATE_SECONDS
