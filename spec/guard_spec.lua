@@ -402,6 +402,12 @@ describe("kill_on_exit", function()
     assert.equal(0, result.code, result.err)
   end)
 
+  it("says to whoever starts it by hand that the library does that", function()
+    local output, code = support.shell(support.lua_command() .. " bin/e2b guard </dev/null")
+    assert.equal(1, code)
+    assert.equal("e2b guard: the library starts this by itself, for sandboxes created with kill_on_exit\n", output)
+  end)
+
   it("keeps to the deadline of its create when the guard doesn't come", function()
     local mark = new_mark()
     local lua = mark .. "/sleeper"

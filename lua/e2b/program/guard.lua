@@ -147,7 +147,10 @@ end
 ---@return integer status of the process
 function M.main()
   local leash = core.leash()
-  if not leash:send(("ready %d\n"):format(core.getpid())) then return 1 end
+  if not leash:send(("ready %d\n"):format(core.getpid())) then
+    io.stderr:write("e2b guard: the library starts this by itself, for sandboxes created with kill_on_exit\n")
+    return 1
+  end
   clean_up(listen(leash))
   return 0
 end
