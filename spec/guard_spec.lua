@@ -122,8 +122,7 @@ describe("kill_on_exit", function()
     { "is sent SIGHUP", "signal('HUP')", 129 },
     { "is killed", "signal('KILL')", 137 },
     { "aborts", "signal('ABRT')", 134 },
-    { "crashes", "signal('SEGV')", 139 },
-    { "becomes another program", "require('spec.support.posix').exec('true')", 0 },
+    { "crashes", "signal('SEGV')" },
   }
 
   for _, ending in ipairs(ENDINGS) do
@@ -135,7 +134,31 @@ describe("kill_on_exit", function()
   end
 
   it("kills what a process left whose whole group is killed", function()
-    local result = run("create() create() signal('KILL', '-- -' .. core.getpid())", { wrap = "setsid -w" })
+    local result = run("create() create() signal('KILL', 0)", { wrap = "setsid -w" })
+    assert.equal(137, result.code, result.err)
+    assert_cleaned(result)
+  end)
+
+  it("kills what a process left that became another program, while that runs", function()
+    local result = run(("create() create() require('spec.support.posix').exec('sleep', '%g')"):format(2 * slack))
+    assert.equal(0, result.code, result.err)
+    assert_cleaned(result)
+    local requests = server:requests()
+    for _, request in ipairs(requests) do
+      if request.method == "DELETE" then assert.is_true(request.at - requests[1].at < 1.5 * slack) end
+    end
+  end)
+
+  it("kills what a process left when all of its service is sent SIGTERM", function()
+    local result = run([[
+      create() create()
+      for name in ("TERM INT HUP QUIT PIPE USR1"):gmatch("%S+") do
+        assert(os.execute("kill -" .. name .. " " .. guard_of_mine()))
+      end
+      signal("TERM")
+    ]])
+    assert.equal(143, result.code, result.err)
+    assert.is_nil(result.err:find("guard process", 1, true), result.err)
     assert_cleaned(result)
   end)
 
@@ -348,7 +371,7 @@ describe("kill_on_exit", function()
       bystander = posix.fork()
       if bystander == 0 then
         for fd = 0, 2 do posix.close(fd) end
-        posix.poll(posix.pipe(), 6000)
+        posix.poll(posix.pipe(), 20)
         posix.exit(0)
       end
       io.stdout:write("bystander ", bystander, "\n")
