@@ -334,6 +334,35 @@ describe("kill_on_exit", function()
     assert.equal(1, count("DELETE"))
   end)
 
+  it("goes well with exactly_once and a journal: one token, and what is released is nobody's to kill", function()
+    local journal = new_mark() .. "/journal"
+    local result = run(([[
+      local careful = e2b.client({ journal = %q, kill_on_exit = true })
+      local sandbox = assert(careful.Sandbox.create({ exactly_once = true }))
+      local kept = assert(careful.Sandbox.create())
+      assert(kept:release() == true)
+      print("made " .. sandbox.sandbox_id .. " kept " .. kept.sandbox_id)
+      signal("KILL")
+    ]]):format(journal))
+    assert.equal(137, result.code, result.err)
+    wait_for_guards(result.mark)
+    local kept = { [result.out:match("kept (%S+)")] = true }
+    assert.same(kept, alive())
+    assert.equal(1, count("DELETE"))
+    assert.truthy(platform.client_of(server, { journal = journal }):reap())
+    assert.same(kept, alive())
+    local posts = 0
+    for _, request in ipairs((server:requests())) do
+      if request.method == "POST" then
+        posts = posts + 1
+        local token = request.body:match('"e2b_lua_token":"(%x+)"')
+        assert.truthy(support.read_file(journal) == nil or token)
+        assert.equal(token, request.headers["idempotency-key"] or token)
+      end
+    end
+    assert.equal(2, posts)
+  end)
+
   it("puts a token into the metadata, and shows it to nobody", function()
     local result = run([[
       local metadata = { job = "42" }

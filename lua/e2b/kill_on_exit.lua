@@ -1,12 +1,9 @@
 --- kill_on_exit: sandboxes that don't outlive the process that made them, however it ends. The guard process is told of
 --- a sandbox before it is asked for (by a token that goes into its metadata) and again when its id is known.
 local base = require("e2b.sandbox_base")
-local unique = require("e2b.unique")
+local tokens = require("e2b.sandbox_token")
 
 local M = {}
-
---- The name in the metadata under which a sandbox carries its token.
-M.TOKEN = "e2b_lua_token"
 
 local CREATE = { operation = "Sandbox.create", resource = "template" }
 
@@ -28,23 +25,19 @@ end
 ---@return string? message
 ---@return e2b.Error? err
 function M.create(binding, prepared, send)
-  local client, body = base.client_of(binding), prepared.body
+  local client = base.client_of(binding)
   local guard = client:guard()
   prepared.deadline = prepared.deadline or base.deadline_of(client, prepared.opts)
   local ok, message, err = guard:start(CREATE, prepared.deadline)
   if not ok then return nil, message, err end
-  -- A new one in any case: the metadata may be another sandbox's, copied.
-  local token = prepared.token or unique.hex(32)
-  prepared.token = token
-  body.metadata = body.metadata or {}
-  body.metadata[M.TOKEN] = token
+  local token = tokens.new()
+  prepared.token, prepared.body = token, tokens.mark(prepared.body, token)
   watch_kills(binding, guard)
   guard:expect(token, prepared.deadline)
   local sandbox
   sandbox, message, err = send(binding, prepared)
   if sandbox then
     guard:hold(sandbox.sandbox_id, token)
-    sandbox.metadata[M.TOKEN] = nil -- lest a program gives it to another sandbox
     return sandbox
   end
   if made_nothing(err) then guard:forget(token) end
@@ -81,7 +74,10 @@ end
 ---@return boolean guarded
 function M.release(binding, target)
   local id, _, owner = base.subject(binding, target, "release")
-  return owner.released ~= nil and owner.released(id)
+  local guarded = owner.released ~= nil and owner.released(id)
+  local journal = base.client_of(owner).journal
+  if journal then journal:gone(id) end
+  return guarded
 end
 
 return M

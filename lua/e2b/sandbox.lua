@@ -186,8 +186,8 @@ function M.bind(source, name)
     return calls.kill(binding, target, opts)
   end
 
-  ---Lets a sandbox outlive this process although it was created, or connected to, with `kill_on_exit`. No request is
-  ---made. Whatever kills a sandbox releases it as well.
+  ---Lets a sandbox outlive this process although it was created, or connected to, with `kill_on_exit`, or created by a
+  ---client with a journal. No request is made. Whatever kills a sandbox releases it as well.
   ---@param target string|e2b.Sandbox
   ---@return boolean guarded false: it was not to be killed at the end of this process
   function Sandbox.release(target)

@@ -7,6 +7,7 @@ require("e2b.sandbox_list")
 require("e2b.sandbox_scope")
 local core = require("e2b.core")
 local e2b = require("e2b")
+local tokens = require("e2b.sandbox_token")
 
 local M = {}
 
@@ -107,21 +108,10 @@ local function kill(client, id)
   end
 end
 
--- Sandboxes with this token. The list drops rows that don't have it, should the service ignore the filter.
-local function find(client, token)
-  local filter = { metadata = { e2b_lua_token = token }, request_timeout = REQUEST_SECONDS }
-  local found, _, err = client.Sandbox.list(filter):all()
-  if not found and err.kind == "unsupported" then
-    filter.state = { "running" } -- all that an old service lists
-    found, _, err = client.Sandbox.list(filter):all()
-  end
-  return found, err
-end
-
 -- The answer to this create never came. It may make its sandbox late.
 local function look_for(client, token, ends)
   while true do
-    local found, err = find(client, token)
+    local found, _, err = tokens.find(client.Sandbox, token, { request_timeout = REQUEST_SECONDS })
     if found and found[1] then
       for _, sandbox in ipairs(found) do kill(client, sandbox.sandbox_id) end
       return
