@@ -82,6 +82,7 @@ void e2b_base64_encode(const char *from, size_t len, char *to);
 /* `to` has room for len / 4 * 3 + 3 + E2B_BASE64_SLACK bytes. Either alphabet, padded or not; E2B_BASE64_BAD: neither. */
 size_t e2b_base64_decode(const char *from, size_t len, char *to);
 int e2b_terminal_open(lua_State *L); /* terminal */
+void e2b_close_from(int first); /* that descriptor and all above it; safe between fork and exec */
 int e2b_file_open(lua_State *L);    /* file_open file_temp */
 int e2b_local_open(lua_State *L);   /* fs_list fs_stat fs_mkdir fs_symlink fs_touch fs_remove */
 int e2b_tree_open(lua_State *L);    /* tree */

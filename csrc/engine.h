@@ -194,6 +194,8 @@ void e2b_stream_error(lua_State *L, int facts, const e2b_transfer *t); /* what t
 int e2b_guard_open(lua_State *L); /* guard.c */
 void e2b_guard_forget(e2b_guard *guard);
 
+int e2b_leash_open(lua_State *L); /* leash.c */
+
 /* ---- what libcurl is told (easy.c) and calls back (receive.c) ---- */
 
 void e2b_idle_from_now(e2b_transfer *t); /* the idle clock starts anew */

@@ -133,6 +133,7 @@ E2B_EXPORT int luaopen_e2b_core(lua_State *L)
     e2b_transfer_open(L);
     e2b_guard_open(L);
     e2b_bridge_open(L);
+    e2b_leash_open(L);
     luaL_setfuncs(L, functions, e2b_upvalues(L));
     e2b_json_open(L);
     e2b_calls_open(L);

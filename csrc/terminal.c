@@ -56,7 +56,7 @@ static void make_raw(struct termios *t)
     t->c_cc[VTIME] = 0;
 }
 
-static void close_from(int first)
+void e2b_close_from(int first)
 {
     struct rlimit limit;
     int fd, end = 65536;
@@ -83,7 +83,7 @@ static void stand_guard(int leash, int tty, pid_t parent, const struct termios *
         tty = fcntl(tty, F_DUPFD, 2);
     if (leash < 0 || tty < 0 || dup2(leash, 0) < 0 || dup2(tty, 1) < 0)
         _exit(1);
-    close_from(2);
+    e2b_close_from(2);
     if (chdir("/") != 0 || write(0, "", 1) != 1)
         _exit(1);
     do {

@@ -23,6 +23,11 @@ local guard = {}
 ---@class e2b.core.bridge
 local bridge = {}
 
+--- One end of what ties a program to the process that started it (csrc/leash.c). Closed or collected it is the end of
+--- the leash, but for a forked child's copy. Nothing about it blocks.
+---@class e2b.core.leash
+local leash = {}
+
 --- A row of the table of REST calls.
 ---@class e2b.core.call
 ---@field name string
@@ -170,6 +175,23 @@ function core.guard(which) end
 ---@return e2b.core.bridge|nil bridge
 ---@return string|nil message with nil: why not there
 function core.bridge(folder) end
+
+--- Starts a program that is nobody's child, in a session of its own, in the folder "/", deaf to every signal that can
+--- be blocked. It has no descriptors but the leash (0 and 1) and /dev/null (2), and of the environment what names no
+--- key. On Linux it sees the end of this process also while a forked child holds a copy of the leash.
+---@param words string[] the program's path, and its arguments
+---@return e2b.core.leash|nil leash a program that can't be executed is one that ends at once
+---@return string|nil message
+function core.leash_program(words) end
+
+--- This end, in a program that was started so.
+---@return e2b.core.leash
+function core.leash() end
+
+--- Where this process is.
+---@return string|nil folder the working directory
+---@return string|nil program the file that it executes, on Linux
+function core.place() end
 
 --- Base64, in the standard alphabet and padded.
 ---@param bytes string
@@ -625,5 +647,21 @@ function bridge:start() end
 --- Ends and joins the thread. Idempotent; the end of the Lua state and the collection of the bridge do it, too. In a
 --- forked child the parent's thread and name are left alone.
 function bridge:close() end
+
+--- Sends as much as there is room for, without SIGPIPE; the rest waits for the next call. With a target, its headers
+--- and its proxy follow, a line each ("header NAME: VALUE", "proxy URL"): a way for a key that leads past Lua.
+---@param bytes string
+---@param target? e2b.core.target
+---@return boolean|nil all false: some of it waits; nil: nobody is there
+---@return string|nil message
+function leash:send(bytes, target) end
+
+--- What came.
+---@param seconds number to wait at most, 0: not at all; negative: for ever
+---@return string|false|nil bytes false: nothing; nil: the other end is gone, and there is no more
+function leash:receive(seconds) end
+
+--- Gives its descriptors back. Idempotent.
+function leash:close() end
 
 return core

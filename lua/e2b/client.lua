@@ -25,6 +25,7 @@ local NONE = {}
 ---@field domain string
 ---@field debug boolean
 ---@field request_timeout number seconds; 0 = none
+---@field kill_on_exit boolean? of the sandboxes it creates
 ---@field key_form "e2b"|"other"|nil whether the key looks like one of E2B's, where it is known
 ---@field key_mark string? with a journal: what tells this key from others there, where it is known
 ---@field journal e2b.Journal?
@@ -61,6 +62,7 @@ function M.new(opts, resources)
   local cfg, key = config.resolve(config.read(opts))
   local public = {
     base_url = cfg.api_url, domain = cfg.domain, debug = cfg.debug, request_timeout = cfg.request_timeout,
+    kill_on_exit = cfg.kill_on_exit,
   }
   local state = { config = cfg, gates = {}, old = {}, public = public, plan = { max_bytes = cfg.max_answer_bytes } }
   local client = {}
@@ -133,6 +135,10 @@ function M.new(opts, resources)
     local loop = loops.choose(cfg.loop)
     return loop.watches_input and loop.may_wait() and loop or nil
   end
+
+  --- What kills this client's sandboxes when the process is gone.
+  ---@return e2b.GuardProcess
+  function public.guard(_) return require("e2b.guard_process").of(state) end
 
   --- Tells the logger something; without one, nobody.
   ---@param event table

@@ -135,7 +135,7 @@ M.OPTIONS = {
   connections = types.positive, max_answer_bytes = types.positive, loop = loop_option, await = callable,
   getenv = callable, journal = path_option,
   -- Accepted as in the official SDKs, where it has no effect any more either.
-  validate_api_key = types.boolean,
+  validate_api_key = types.boolean, kill_on_exit = types.boolean,
 }
 
 --- Checks and copies the options of e2b.client. Raises at the caller's line.
@@ -243,7 +243,8 @@ function M.resolve(opts)
     max_answer_bytes = opts.max_answer_bytes or DEFAULTS.max_answer_bytes,
     headers = headers, own_key = at["x-api-key"] ~= nil, user_agent = api_agent, envd_agent = agent,
     proxy = opts.proxy, ca_file = given(opts.ca_file, nil), logger = opts.logger,
-    connections = connections, trouble = troubles[1],
+    connections = connections, kill_on_exit = opts.kill_on_exit, guard_lua = given(getenv("E2B_LUA"), nil),
+    trouble = troubles[1],
     loop = opts.await and require("e2b.loop.user").new(opts.await) or opts.loop,
     journal = given(opts.journal, nil) or given(getenv("E2B_JOURNAL"), nil),
   }

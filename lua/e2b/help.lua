@@ -43,6 +43,7 @@ M.topics = {
       { "create", "Sandbox.create(template?, opts?)", "start one: timeout, metadata, envs, lifecycle, network …" },
       { "get_info", "sandbox:get_info()", "fetch the facts; Sandbox.get_info(id) makes an object" },
       { "kill", "sandbox:kill()", "end it: true, true; true, false when it was gone" },
+      { "release", "sandbox:release()", "let it outlive this process, though made with kill_on_exit" },
       { "pause", "sandbox:pause(opts?)", "stop it and keep its memory: true, true; true, false when it was paused" },
       { "resume", "sandbox:resume(opts?)", "wake a paused one, 300 seconds if no timeout is given" },
       { "set_timeout", "sandbox:set_timeout(seconds)", "end it so many seconds from now" },

@@ -54,6 +54,7 @@ end
 ---@field connections integer? at most so many at a time, for all clients of the program; the last word holds (100);
 ---  up to 400 streams (commands, terminals, watches) come on top
 ---@field max_answer_bytes integer? larger answers are refused (32 MiB)
+---@field kill_on_exit boolean? what `create` does when it isn't told (false): see e2b.CreateOptions
 ---@field loop string|table|nil how to wait here: "blocking", "uv", "nginx", "cqueues", or a table of the functions
 ---  may_wait() and await(start, deadline); chosen for each call when not given
 ---@field await (fun(start: (fun(done: fun(...)): fun()), deadline: number?): ...)? suspends the caller in a way of your

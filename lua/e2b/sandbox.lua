@@ -55,6 +55,8 @@ local M = {}
 ---@field exactly_once boolean? when the answer is lost, look for the sandbox and take it over (`sandbox.adopted`),
 ---  until 10 seconds after the deadline; then the failure has `err.token`, for `e2b.reap`. Never sends a second create.
 ---  A cancelled task waits for the end of this, and the sandbox is killed again
+---@field kill_on_exit boolean? the sandbox is killed when this process ends, also when it crashes or is killed: a
+---  process of its own sees to that. Puts `e2b_lua_token` into the metadata (the client's kill_on_exit if not given)
 ---@field mcp table? the MCP servers to run in the sandbox, by name, with their settings; starts the gateway
 
 ---@class e2b.NetworkOptions
@@ -77,6 +79,7 @@ local M = {}
 
 ---@class e2b.StartOptions: e2b.CallOptions
 ---@field timeout number? seconds
+---@field kill_on_exit boolean? only of connect: as in create
 ---@field on_resume "restore"|"reboot"|nil "reboot" starts from the disk and drops the memory
 
 ---@class e2b.MetricsOptions: e2b.CallOptions
@@ -140,7 +143,8 @@ function M.bind(source, name)
 
   ---Starts a sandbox. `Sandbox.create(template, opts)`, or `Sandbox.create(opts)` with `opts.template`.
   ---Only what is given is sent. E2B API: POST /v2/sandboxes (POST /sandboxes on services without it).
-  ---Errors: not_found (template), quota, rate_limit, busy, unsupported (a template too old; its sandbox is killed).
+  ---Errors: not_found (template), quota, rate_limit, busy, unsupported (a template too old; its sandbox is killed. With
+  ---`kill_on_exit`: no Lua is found that could run the guard process).
   ---@param template string|e2b.CreateOptions|nil "base" if not given
   ---@param opts e2b.CreateOptions?
   ---@return e2b.Sandbox? sandbox
@@ -180,6 +184,14 @@ function M.bind(source, name)
   ---@return e2b.Error? err
   function Sandbox.kill(target, opts)
     return calls.kill(binding, target, opts)
+  end
+
+  ---Lets a sandbox outlive this process although it was created, or connected to, with `kill_on_exit`, or created by a
+  ---client with a journal. No request is made. Whatever kills a sandbox releases it as well.
+  ---@param target string|e2b.Sandbox
+  ---@return boolean guarded false: it was not to be killed at the end of this process
+  function Sandbox.release(target)
+    return require("e2b.kill_on_exit").release(binding, target)
   end
 
   ---Stops a sandbox and keeps its disk, and its memory unless `keep_memory = false`.

@@ -29,6 +29,7 @@ end
 ---@field client e2b.Client? the client, once it was needed
 ---@field class e2b.SandboxClass
 ---@field mt table metatable of the objects
+---@field released (fun(id: string): boolean)? told of each killed sandbox, once kill_on_exit was used
 ---@field offset number the server's clock minus ours, in seconds
 
 --- Seconds since the epoch on the server's clock, as far as it is known.

@@ -50,6 +50,7 @@ function M.kill(binding, target, opts)
     book.note(object, { state = "killed", end_at = done and book.learn(binding, meta) or existed and book.now(binding)
       or object.end_at })
   end
+  if binding.released then binding.released(id) end
   return true, existed
 end
 

@@ -265,7 +265,7 @@ end
 --- The options of create that shape the sandbox.
 M.OPTIONS = {
   "template", "timeout", "metadata", "envs", "allow_internet_access", "lifecycle", "network", "volume_mounts", "iam",
-  "secure", "mcp", "exactly_once",
+  "secure", "mcp", "exactly_once", "kill_on_exit",
 }
 
 --- The body of `POST /v2/sandboxes`. Functions in `network` are called here, once.
@@ -278,6 +278,7 @@ function M.body(template, opts)
       tostring(opts.secure)))
   end
   expect(opts.exactly_once, "boolean", "exactly_once")
+  expect(opts.kill_on_exit, "boolean", "kill_on_exit")
   local metadata = strings(opts.metadata, "metadata")
   if metadata and book.is_mark(metadata[book.TOKEN]) then
     raise(("metadata.%s is another sandbox's, by which this library finds it: leave it out"):format(book.TOKEN))

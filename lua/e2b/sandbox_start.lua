@@ -17,6 +17,7 @@ local subject, client_of = base.subject, base.client_of
 
 local CONNECT = { operation = "Sandbox.connect", resource = "sandbox" }
 local START_OPTIONS = { "timeout", "on_resume" }
+local CONNECT_OPTIONS = { "timeout", "on_resume", "kill_on_exit" }
 
 -- The object after an answer that carries a Sandbox: the one the method was called on, or a new one.
 local function started(binding, client, object, id, row, meta, timeout, resumed)
@@ -55,12 +56,17 @@ function M.connect(binding, target, opts)
   id, object, binding = subject(binding, target, "connect")
   local timeout, memory
   if opts ~= nil then
-    options.call(opts, START_OPTIONS, "Sandbox.connect")
+    options.call(opts, CONNECT_OPTIONS, "Sandbox.connect")
     timeout, memory = base.seconds(opts.timeout, "timeout"), base.memory_of(opts)
   end
   local client = client_of(binding)
   if client.debug then
     return object or setmetatable({ sandbox_id = id, sandbox_domain = client.domain }, binding.mt)
+  end
+  if opts and opts.kill_on_exit then
+    return require("e2b.kill_on_exit").connect(binding, id, CONNECT, opts, function(context)
+      return connect(binding, client, id, object, timeout, memory, opts, context)
+    end)
   end
   return connect(binding, client, id, object, timeout, memory, opts, CONNECT)
 end
@@ -197,14 +203,7 @@ local function enter(binding, body, row, meta)
   return book.note(object, { state = "running", started_at = now, end_at = now + (body.timeout or 300) })
 end
 
---- Sends what was prepared.
----@param binding e2b.Binding
----@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string? } token: of the mark
----  that is in the metadata already; deadline on the clock of core.now()
----@return e2b.Sandbox? sandbox
----@return string? message
----@return e2b.Error? err
-function M.send(binding, prepared)
+local function send(binding, prepared)
   local body, opts = prepared.body, prepared.opts
   local client = client_of(binding)
   if client.debug then
@@ -234,6 +233,20 @@ function M.send(binding, prepared)
   if base.older_than(object.envd_version, OLDEST_ENVD) then return refuse_old(binding, object, opts) end
   if opts.mcp ~= nil then return with_gateway(binding, object, opts) end
   return object
+end
+
+--- Sends what was prepared.
+---@param binding e2b.Binding
+---@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string? } token: of the mark
+---  that is in the metadata already; deadline on the clock of core.now()
+---@return e2b.Sandbox? sandbox
+---@return string? message
+---@return e2b.Error? err
+function M.send(binding, prepared)
+  local client, guarded = client_of(binding), prepared.opts.kill_on_exit
+  if guarded == nil then guarded = client.kill_on_exit end
+  if guarded and not client.debug then return require("e2b.kill_on_exit").create(binding, prepared, send) end
+  return send(binding, prepared)
 end
 
 ---@return e2b.Sandbox? sandbox

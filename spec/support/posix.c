@@ -245,6 +245,18 @@ static int l_connect(lua_State *L)
     return 1;
 }
 
+/* exec(program, word ...): only returns when that could not be done */
+static int l_exec(lua_State *L)
+{
+    const char *words[16];
+    int i, n = lua_gettop(L);
+    for (i = 0; i < n && i < 15; i++)
+        words[i] = luaL_checkstring(L, i + 1);
+    words[i] = NULL;
+    execvp(words[0], (char *const *)words);
+    return 0;
+}
+
 int luaopen_e2b_spec_posix(lua_State *L);
 
 int luaopen_e2b_spec_posix(lua_State *L)
@@ -256,6 +268,7 @@ int luaopen_e2b_spec_posix(lua_State *L)
         { "terminal", l_terminal }, { "resize", l_resize }, { "run_at", l_run_at }, { "settings", l_settings },
         { "read", l_read },   { "write", l_write }, { "kill", l_kill },     { "ended", l_ended },
         { "connect", l_connect },
+        { "exec", l_exec },
         { NULL, NULL },
     };
     int i;
