@@ -35,8 +35,12 @@ new=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 trap 'exit 130' INT TERM HUP
 mkdir "$new/debs"
-# shellcheck disable=SC2086 # a list of words
-(cd "$new/debs" && apt-get -qq -o APT::Sandbox::User=root download $packages) >"$new/log" 2>&1 ||
+fetch() {
+    # shellcheck disable=SC2086 # a list of words
+    (cd "$new/debs" && apt-get -qq -o APT::Sandbox::User=root download $packages) >"$new/log" 2>&1
+}
+# Old lists may name packages that are gone. Only root can fetch new ones.
+fetch || { [ "$(id -u)" -eq 0 ] && apt-get -qq update >"$new/log" 2>&1 && fetch; } ||
     fail "these packages can't be fetched: $packages
 $(sed 's/^/  /' "$new/log")
   without package lists: run apt-get update first; without the network: copy a tree's build/nginx-lua here"
