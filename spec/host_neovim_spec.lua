@@ -22,6 +22,30 @@ if neovim.here then
     cases.define({ it = it, setup = setup, teardown = teardown }, neovim.run, "vim.cmd('qall!')")
   end)
 
+  describe("Neovim with the library as a plugin", function()
+    -- On its runtimepath and nowhere else, as a plugin manager leaves it after `make neovim`.
+    it("has a guard that finds what it needs there: a sandbox with kill_on_exit goes with the editor", function()
+      local here, folder = platform.start(), support.tmpdir()
+      local build = os.getenv("E2B_BUILD") or "build/luajit"
+      support.shell("cp -R lua " .. folder .. "/lua && cp " .. build .. "/e2b/core.so " .. folder .. "/lua/e2b/")
+      support.write_file(folder .. "/script.lua", [[
+        local sandbox, message = require("e2b").Sandbox.create({ kill_on_exit = true })
+        io.stdout:write(sandbox and sandbox.sandbox_id or message, "\n")
+        vim.cmd("cquit 3")
+      ]])
+      local env = { LUA_PATH = false, LUA_CPATH = false }
+      for name, value in pairs(here.server.env) do env[name] = value end
+      local output, code = support.shell(neovim.command({
+        bare = true, env = env, args = { "--cmd", "set runtimepath^=" .. folder, "-S", folder .. "/script.lua" },
+      }))
+      assert.matches("i%w+", output)
+      assert.is_nil(output:find(" ", 1, true), output)
+      assert.equal(3, code)
+      support.wait_for(function() return #assert(here.Sandbox.list():all()) == 0 end, 10, "the guard's kill")
+      here:stop()
+    end)
+  end)
+
   describe("Neovim in a terminal", function()
     local server, folder, one
 

@@ -304,6 +304,26 @@ describe("a worker of nginx", function()
     end)
   end)
 
+  it("has a guard of its own: what it created with kill_on_exit goes when it does, however that is", function()
+    local create = page("/create", [[
+      ngx.say(assert(require("e2b").Sandbox.create({ kill_on_exit = true, timeout = 300 })).sandbox_id)
+    ]])
+    with({ server = create }, function(n)
+      for _, how in ipairs({ "KILL", "QUIT" }) do
+        local pid = n:workers()[1]
+        assert.matches("^i%w+\n$", (n:get("/create")))
+        assert.matches("^i%w+\n$", (n:get("/create")))
+        assert.equal(2, on_server())
+        support.shell("kill -" .. how .. " " .. pid) -- the master starts another one
+        support.wait_for(function() return on_server() == 0 end, 10, "the guard's kills after SIG" .. how)
+        support.wait_for(function()
+          local now = n:workers()
+          return #now == 1 and now[1] ~= pid
+        end, 10, "the next worker")
+      end
+    end, { "exited on signal 9" })
+  end)
+
   it("ends at once when it is told to, whatever waits", function()
     with({
       server = LIST .. FLYING,

@@ -120,7 +120,7 @@ local function advance(named)
   end
   leash = core.leash_program({ program, "-e", PROGRAM:format(_VERSION) })
   if leash then
-    leash:send(interpreter.absolute(package.path) .. "\n" .. interpreter.absolute(package.cpath) .. "\n")
+    leash:send(("%s\n%s\n"):format(interpreter.paths()))
     starting.leash, starting.said, starting.ends = leash, "", now() + START_SECONDS
   end
   return "wait"

@@ -24,17 +24,36 @@ local function is_file(path)
   return file ~= nil
 end
 
-local function absolute(path)
+--- A path that means the same in every folder.
+---@param path string
+---@return string
+function M.absolute(path)
   if path:sub(1, 1) == "/" then return path end
   local folder = core.place()
   return folder and folder .. "/" .. path or path
 end
 
---- A list of templates (package.path) that means the same in every folder.
----@param templates string
----@return string
-function M.absolute(templates)
+local absolute = M.absolute
+
+-- A list of templates (package.path) that means the same in every folder.
+local function everywhere(templates)
   return (templates:gsub("[^;]+", absolute))
+end
+
+-- The folder that holds e2b/: an editor finds its plugins in other ways than by package.path.
+local function home()
+  local source = debug.getinfo(1, "S").source
+  local folder = source:match("^@(.*)/?e2b/interpreter%.lua$")
+  return folder and absolute(folder == "" and "." or (folder:gsub("/$", "")))
+end
+
+--- What another Lua needs to find the modules that this one has found.
+---@return string path
+---@return string cpath
+function M.paths()
+  local path, cpath, folder = everywhere(package.path), everywhere(package.cpath), home()
+  if not folder then return path, cpath end
+  return ("%s/?.lua;%s/?/init.lua;%s"):format(folder, folder, path), ("%s/?.so;%s"):format(folder, cpath)
 end
 
 local function search(name)
