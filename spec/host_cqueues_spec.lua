@@ -10,6 +10,43 @@ describe("a cqueues controller:", function()
   end)
 end)
 
+describe("the loop of cqueues", function()
+  local function run(source)
+    return support.run([[
+      local cqueues, core, loop = require("cqueues"), require("e2b.core"), require("e2b.loop.cqueues")
+      local controller = cqueues.new()
+      local function nothing() return function() end end
+    ]] .. source)
+  end
+
+  it("tells everybody, also when somebody who is told raises", function()
+    local result = run([[
+      controller:wrap(function() print(loop.await(nothing, core.now() + 0.2)) end)
+      controller:wrap(function()
+        loop.call(nothing, core.now() + 0.05, function() error("mine", 0) end)
+      end)
+      assert(controller:loop())
+      print(controller:count())
+    ]])
+    assert.equal("nil\tdeadline\n0\n", result.out)
+    assert.equal("e2b: mine\n", result.err)
+  end)
+
+  it("hands Ctrl-C to whoever runs the controller, and goes on if that does", function()
+    local result = run([[
+      controller:wrap(function() print(loop.await(nothing, core.now() + 0.2)) end)
+      controller:wrap(function()
+        loop.call(nothing, core.now() + 0.05, function() error("interrupted!", 0) end)
+      end)
+      local ok, why = controller:loop()
+      print(ok, why)
+      assert(controller:loop())
+    ]])
+    assert.matches("^[^\n]*interrupted!\nnil\tdeadline\n$", result.out)
+    assert.equal("", result.err)
+  end)
+end)
+
 describe("the example of a lua-http server", function()
   local server, pipe, url
 

@@ -1,6 +1,7 @@
 --- The loop of a coroutine that runs in a cqueues controller (lua-http's servers among them): the caller waits on a
 --- condition, and one coroutine of the same controller takes the engine's turns while anything is waited for.
 local compat = require("e2b.compat")
+local loops = require("e2b.loop.init")
 local waits = require("e2b.loop.waits")
 
 local M = {}
@@ -36,14 +37,33 @@ end
 -- One driver a controller, made by its first wait and gone after its last.
 local drivers = setmetatable({}, { __mode = "k" })
 
-local function run(driver)
+local run
+
+local function ensure(driver, controller)
+  if driver.runs then return end
+  driver.runs = true
+  controller:wrap(run, driver)
+end
+
+-- What a turn raises is of one that was told; turn() has seen to the others.
+local function raised_in_turn(driver, raised)
+  if tostring(raised):find("interrupted!", 1, true) then
+    -- Ctrl-C: for whoever runs the controller, and may run it again.
+    driver.runs = false
+    ensure(driver, (cqueues().running()))
+    error(raised, 0)
+  end
+  loops.report(tostring(raised))
+end
+
+function run(driver)
   local library = cqueues()
   local pollable = { events = "r" }
   while true do
     local ok, seconds = pcall(driver.waits.turn, driver.waits)
     if ok and not seconds then break end
     if not ok then
-      driver.waits:cancel_all() -- whoever waits is told so in the next turn
+      raised_in_turn(driver, seconds)
       seconds = 0
     end
     pollable.pollfd = driver.waits:pollfd()
@@ -63,12 +83,6 @@ local function driver_here()
     drivers[controller] = driver
   end
   return driver, controller
-end
-
-local function ensure(driver, controller)
-  if driver.runs then return end
-  driver.runs = true
-  controller:wrap(run, driver)
 end
 
 --- Calls `start(report)` now and `done` with what is reported, from the controller; done(nil, "deadline") at the
