@@ -84,6 +84,17 @@ describe("loop.waits", function()
     assert.is_nil(list:turn())
   end)
 
+  it("goes on after a cancel that raised", function()
+    list:begin(function() return function() error("no memory", 0) end end, core.now(), say("first"))
+    list:begin(function() return function() error("no memory", 0) end end, core.now() + 60, say("second"))
+    assert.has_error(function() list:turn() end, "no memory")
+    assert.same({ { "first", 2, nil, "deadline" }, { "second", 2, nil, "cancelled" } }, said)
+    list:begin(function(fn) fn(1) return function() end end, nil, say("third"))
+    assert.is_nil(list:turn())
+    assert.same({ "third", 1, 1 }, said[3])
+    assert.equal(0, list.count)
+  end)
+
   it("cancels everything when the host goes away", function()
     local cancelled = 0
     for i = 1, 3 do

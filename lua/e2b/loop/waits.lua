@@ -42,8 +42,8 @@ end
 
 local function give_up(self, wait, why)
   if wait.over then return end
+  report(self, wait, nil, why) -- first: should the cancel raise (no memory), this is over all the same
   wait.cancel()
-  report(self, wait, nil, why)
 end
 
 --- Begins a wait: calls `start(report)`, and `done` with what is reported: once, from a turn, and not before this has
@@ -127,7 +127,7 @@ function methods:turn()
   if self.turning then return self:timeout() end
   self.turning = true
   local ok, raised = pcall(advance, self)
-  if not ok then self:cancel_all() end
+  if not ok then pcall(self.cancel_all, self) end
   self.turning = false
   deliver(self)
   if not ok then error(raised, 0) end
