@@ -109,6 +109,29 @@ describe("in a luv script", function()
     ]]))
   end)
 
+  it("runs the tasks of a forked child while something waits there", function()
+    assert.equal("child\t10,20\tspawned\n", fine([[
+      local posix = require("spec.support.posix")
+      check(e2b.sleep(0.01))
+      io.stdout:flush()
+      local pid = posix.fork()
+      if pid == 0 then
+        local ok, results = pcall(e2b.map, { 1, 2 }, function(i)
+          check(e2b.sleep(0.05))
+          return i * 10
+        end)
+        local task = ok and e2b.spawn(function()
+          check(e2b.sleep(0.05))
+          return "spawned"
+        end)
+        print("child", ok and results[1].value .. "," .. results[2].value or results, task and task:wait(5))
+        io.stdout:flush()
+        posix.exit(0)
+      end
+      check(posix.wait(pid) == 0)
+    ]]))
+  end)
+
   it("gives a client with an await of the program's own what it waits for", function()
     assert.equal("3\t0\n", fine([[
       local function await(start)

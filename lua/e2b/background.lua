@@ -29,7 +29,10 @@ function M.of_host()
       end)
     end
   end
-  return loop.call
+  if not loop.call then return nil end
+  return function(start, deadline, done)
+    if not (loop.gone and loop.gone()) then loop.call(start, deadline, done) end
+  end
 end
 
 local function pump(s)

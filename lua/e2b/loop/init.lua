@@ -4,6 +4,7 @@
 ---   call(start, deadline, done) -> cancel   as await, but tells `done`, where the user's code may run
 ---   spawn(fn)    runs fn in a coroutine of the host, in which await suspends (nginx: of the same request). With one of
 ---                these two spawned tasks go on by themselves (e2b.background); spawn is preferred
+---   gone()       true where nobody would call `done` any more (uv: in a forked child); await waits all the same
 ---   start may return a second function beside cancel, which gets what done would have got when nobody waits any more,
 ---     where one may wait; a loop in which that can't be need not look at it
 ---   shared       all coroutines of the process wait here together: one scheduler of tasks for all

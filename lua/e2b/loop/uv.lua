@@ -46,6 +46,9 @@ local function forked()
   return owner ~= nil and owner ~= core.getpid()
 end
 
+--- Whether nothing goes on here by itself: in a forked child.
+M.gone = forked
+
 -- Callbacks ----------------------------------------------------------------------------------------------------------
 
 if vim then
