@@ -239,6 +239,45 @@ describe("a journal", function()
     end)
   end)
 
+  it("is not left locked by a Ctrl-C, whenever that comes", function()
+    -- In a program of its own, which has little to collect.
+    local result = support.run(([[
+      local core, journals = require("e2b.core"), require("e2b.journal")
+      if rawget(_G, "jit") then jit.off() end -- compiled code asks no hook
+      local path, own = %q, journals.new(%q)
+      assert(own:create(("0"):rep(32), { base_url = "http://x" }, 60))
+      local interrupted = 0
+      for _, fn in ipairs({ -- without what waits for the disk
+        function() return journals.read(path) end,
+        function() return journals.compact(path, {}) end,
+        function() return own:none(("1"):rep(32)) end,
+      }) do
+        for n = 1, 5000 do
+          collectgarbage("stop")
+          local ok = pcall(function()
+            local left = n
+            debug.sethook(function() -- as lua's own: raises at a call or a return
+              left = left - 1
+              if left > 0 then return end
+              debug.sethook()
+              error("interrupted!", 0)
+            end, "cr")
+            fn()
+            debug.sethook()
+          end)
+          local file, message = core.journal_open(path)
+          if not file then error(n .. ": " .. message) end
+          file:close()
+          collectgarbage("restart")
+          if ok then break end
+          interrupted = interrupted + 1
+        end
+      end
+      print(interrupted > 30 and "done" or interrupted)
+    ]]):format(path, path))
+    assert.equal("done\n", result.out, result.err)
+  end)
+
   describe("and reap", function()
     it("ends what a process left that was killed after its create", function()
       local id = run(CREATE .. "die()")

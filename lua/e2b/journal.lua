@@ -43,6 +43,22 @@ local function words_of(line)
   return words
 end
 
+-- The file ------------------------------------------------------------------------------------------------------------
+
+-- Opens it, which locks it, for fn, which closes it. Ctrl-C may raise at any instruction, also before anybody knows the
+-- file: then the collector closes it, now and not some time later. Until that everybody else would be kept out, and this
+-- process as well.
+local function with_file(path, make, fn)
+  local ok, result, message, errno = pcall(function()
+    local file, why, number = core.journal_open(path, make)
+    if not file then return nil, why, number end
+    return fn(file)
+  end)
+  if ok then return result, message, errno end
+  collectgarbage()
+  error(result, 0)
+end
+
 -- Reading ------------------------------------------------------------------------------------------------------------
 
 ---@class e2b.JournalEntry
@@ -105,16 +121,14 @@ end
 ---@return string? message
 ---@return integer? errno
 function M.read(path)
-  local file, message, errno = core.journal_open(path)
-  if not file then
-    if errno == 2 then return {} end -- nothing was ever made
-    return nil, message, errno
-  end
-  local text
-  text, message, errno = file:read()
-  file:close()
-  if not text then return nil, message, errno end
-  return (M.parse(text))
+  local text, message, errno = with_file(path, false, function(file)
+    local text, message, errno = file:read()
+    file:close()
+    return text, message, errno
+  end)
+  if text then return (M.parse(text)) end
+  if errno == 2 then return {} end -- nothing was ever made
+  return nil, message, errno
 end
 
 -- Dropping -----------------------------------------------------------------------------------------------------------
@@ -145,14 +159,12 @@ end
 ---@return string? message
 ---@return integer? errno
 function M.compact(path, settled)
-  local file, message, errno = core.journal_open(path)
-  if not file then
-    if errno == 2 then return true end
-    return nil, message, errno
-  end
-  local ok
-  ok, message, errno = compact(file, settled or {})
-  file:close()
+  local ok, message, errno = with_file(path, false, function(file)
+    local ok, message, errno = compact(file, settled or {})
+    file:close()
+    return ok, message, errno
+  end)
+  if not ok and errno == 2 then return true end
   return ok, message, errno
 end
 
@@ -191,30 +203,34 @@ function M.new(path)
   return setmetatable({ path = core.path_whole(path), made_here = {}, large = M.LARGE }, mt)
 end
 
-local function add(self, sync, ...)
-  local file, message, errno = core.journal_open(self.path, true)
-  if not file then return nil, message, errno end
-  local ok
-  ok, message, errno = file:append(line_of(...))
-  if not ok then
+local function size_of(path)
+  return with_file(path, false, function(file)
+    local size = file:size()
     file:close()
-    return nil, message, errno
-  end
-  local size = file:size()
-  if size <= self.large then return file:close(sync) end
-  local before = self.large
-  self.large = size * 2
-  ok, message, errno = file:close(sync)
-  if ok and M.compact(self.path) then
-    file = core.journal_open(self.path)
-    if file then
-      self.large = math.max(M.LARGE, file:size() * 2)
-      file:close()
-    else
-      self.large = before
+    return size
+  end)
+end
+
+local function add(self, sync, ...)
+  local line = line_of(...)
+  local size, message, errno = with_file(self.path, true, function(file)
+    local ok, message, errno = file:append(line)
+    local size = ok and file:size()
+    local closed, why, number = file:close(ok and sync)
+    if not ok then return nil, message, errno end
+    if not closed then return nil, why, number end
+    return size
+  end)
+  if not size then return nil, message, errno end
+  if size > self.large then
+    local before = self.large
+    self.large = size * 2
+    if M.compact(self.path) then
+      local left = size_of(self.path)
+      self.large = left and math.max(M.LARGE, left * 2) or before
     end
   end
-  return ok, message, errno
+  return true
 end
 
 --- Before a create is sent.
