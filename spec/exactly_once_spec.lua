@@ -129,20 +129,20 @@ describe("a create with exactly_once", function()
 
   it("gives a token for one that comes later still, by which reap ends it", function()
     once.AFTER = 0.7
-    local opts = options("late-1400", { request_timeout = 0.3 })
+    local opts = options("late-2500", { request_timeout = 0.3 })
     local seconds, sandbox, message, err = support.timed(Sandbox.create, "base", opts)
     assert.is_nil(sandbox)
     assert.equal("maybe", err.sent)
     assert.is_false(err.retryable)
     assert.is_true(seconds > 0.4 and seconds < 1 + support.tolerance, seconds .. " s")
     assert.truthy(message:find("e2b.reap(err.token)", 1, true), message)
-    assert.equal(0, count("late-1400"))
+    assert.equal(0, count("late-2500"))
     assert.same({ {}, {}, {} }, { client:reap(err.token) })
     between:wait_event("late")
-    local id = on_server()["late-1400"][1]
+    local id = on_server()["late-2500"][1]
     local killed, failed, left = client:reap(err.token)
     assert.same({ { id }, {}, {} }, { killed, failed, left })
-    assert.equal(0, count("late-1400"))
+    assert.equal(0, count("late-2500"))
     assert.same({ {}, {}, {} }, { client:reap(err.token) })
   end)
 
@@ -261,6 +261,28 @@ describe("a create with exactly_once", function()
     task:cancel()
     assert.equal("no", select(3, task:wait()).sent)
     assert.equal(0, between:count("create"))
+  end)
+
+  it("kills it again when Ctrl-C came where that is no error, as in Neovim", function()
+    local blocking = require("e2b.loop.blocking")
+    local pressed = false
+    between:stop()
+    connect({ loop = {
+      may_wait = blocking.may_wait,
+      await = function(start, deadline)
+        if pressed then return blocking.await(start, deadline) end
+        pressed = true
+        blocking.await(start, require("e2b.core").now() + 0.1)
+        return nil, "cancelled"
+      end,
+    } })
+    server:set({ latency = 0.3 })
+    local sandbox, message, err = Sandbox.create("base", options("pass", { request_timeout = 10 }))
+    server:set({ latency = false })
+    assert.is_nil(sandbox)
+    assert.equal("cancelled", err.kind)
+    assert.matches("it was killed again", message)
+    assert.same({}, on_server())
   end)
 
   it("is killed by with, adopted or not", function()

@@ -149,6 +149,13 @@ describe("a journal", function()
       assert.is_nil(platform.client_of(server).journal)
     end)
 
+    it("has nothing of a create without a key", function()
+      local sandbox, _, err = client_of(function() error("no") end).Sandbox.create()
+      assert.is_nil(sandbox)
+      assert.same({ "authentication", "no" }, { err.kind, err.sent })
+      assert.equal("", text())
+    end)
+
     it("is needed: what can't be noted is not made", function()
       between:forget()
       local function fails(about, why)
@@ -412,6 +419,30 @@ describe("a journal", function()
       assert.same({ "service" }, reasons(left))
       assert.is_true(alive(id))
       assert.same({ id }, (client:reap()))
+    end)
+
+    it("believes no other service that what a token names is gone", function()
+      local id = run(CREATE)
+      local before, token = text(), entries()[1].token
+      local elsewhere = local_server.start({ api_keys = { server.api_key } })
+      local killed, failed, left = platform.client_of(elsewhere, { journal = path }):reap(token)
+      elsewhere:stop()
+      assert.same({ {}, {} }, { killed, failed })
+      assert.same({ { token = token, sandbox_id = id, reason = "service" } }, left)
+      assert.equal(before, text())
+      assert.same({ id }, (client:reap(token)))
+      assert.equal("", text())
+    end)
+
+    it("knows whose the first create was, also where a function gives the key", function()
+      run(([[
+        local client = e2b.client({
+          api_url = %q, api_key = function() return %q end, journal = %q, getenv = function() end,
+        })
+        require("e2b.call").call_either = function() die() end
+        client.Sandbox.create("base", { request_timeout = 0.1 })
+      ]]):format(between.url, server.api_key, path))
+      assert.equal(client.key_mark, entries()[1].mark)
     end)
 
     it("keeps everything while the service can't be reached", function()

@@ -70,6 +70,20 @@ function M.new(opts, resources)
   if cfg.journal then public.journal = require("e2b.journal").new(cfg.journal) end
   access.open(state, key)
 
+  --- Sees to it that the key is known before anything is noted of a call: a function is asked for it now.
+  ---@param context table? operation
+  ---@return true? ok
+  ---@return string? message
+  ---@return e2b.Error? err
+  function public.ready(_, context)
+    if state.target then return true end
+    local possible, why_not = loops.choose(cfg.loop).may_wait()
+    if not possible then return access.refuse("unsupported", why_not, context) end
+    local target, message, err = access.target(state, context)
+    if not target then return nil, message, err end
+    return true
+  end
+
   --- Makes one REST call: floor 4's way to the service.
   ---@param row string name of the call
   ---@param args table? path parameters, query, body

@@ -81,7 +81,8 @@ local function end_entry(job, entry)
     existed = existed or more
   end
   if not done then return end
-  -- A 404 is "gone" for the account that had it, and nothing for any other.
+  -- A 404 is "gone" at the service and for the account that had it, and nothing for any other.
+  if not existed and entry.url and entry.url ~= job.client.base_url then return leave(job, entry, "service") end
   if not existed and not same_key(job, entry) then return leave(job, entry, "key") end
   if not existed and not entry.sandbox_id and os.time() < (entry.expires or 0) then return leave(job, entry, "late") end
   if entry.time then job.settled[entry.token] = true end

@@ -78,12 +78,16 @@ end
 ---@param enter fun(row: table, meta: table): e2b.Sandbox makes the answer a sandbox
 ---@return e2b.Sandbox? object
 ---@return string? message
----@return e2b.Error? err
+---@return e2b.Error|string|nil err_or_token
+---@return boolean? unwanted
 local function create(binding, prepared, post, enter)
   local body, opts, client = prepared.body, prepared.opts, binding.client
   local journal, token = client.journal, prepared.token or tokens.new()
   local deadline = prepared.deadline or base.deadline_of(client, opts)
   if journal then
+    -- Whose create it is has to be known by then: what a key doesn't find may be another key's.
+    local ready, message, err = client:ready({ operation = "Sandbox.create" })
+    if not ready then return nil, message, err end
     local seconds = deadline and deadline - core.now()
     local noted, message, errno = journal:create(token, client, (seconds or ENDLESS) + M.AFTER)
     if not noted then return not_journaled(message, errno) end
@@ -110,7 +114,8 @@ local function create(binding, prepared, post, enter)
     object = adopt(binding, found, body)
   end
   if journal then journal:made(token, object.sandbox_id, client) end
-  return object, nil, token
+  -- A cancel of the task is not seen in here: this one was Ctrl-C, where that is no error (Neovim).
+  return object, nil, token, err ~= nil and err.kind == "cancelled"
 end
 
 --- Sends a create with a mark, under a shield if exactly one is to come of it.
@@ -131,7 +136,7 @@ function M.create(binding, prepared, post, enter)
   local results = compat.pack(tasks.shield(create, nil, binding, prepared, post, enter))
   local object = results[1]
   if not object then return nil, results[2], results[3] end
-  if tasks.cancelled() then return cancelled(object, results[3]) end
+  if results[4] or tasks.cancelled() then return cancelled(object, results[3]) end
   return object
 end
 
