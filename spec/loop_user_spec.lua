@@ -121,6 +121,23 @@ describe("a client with an await of the user's", function()
       assert(core.stats().in_flight == 0 and pollable.timeout() == nil)]])
   end)
 
+  it("is refused where nobody would take the turns", function()
+    passes([[
+      local blocking = require("e2b.loop.blocking")
+      e2b.use_loop({ may_wait = blocking.may_wait, await = blocking.await, spawn = function(fn) fn() end })
+      local got, message, err = client().Sandbox.get_info("slow")
+      assert(got == nil and err.kind == "unsupported" and err.sent == "no", message)
+      assert(message:find("leave the option out", 1, true), message)]])
+  end)
+
+  it("wakes who asked for it, also when somebody else only looks", function()
+    passes([[
+      assert(e2b.pollable().timeout() == nil)
+      go(function() assert(client().Sandbox.get_info("slow")) end)
+      run()
+      assert(woken > 0)]])
+  end)
+
   it("is one of two ways, not both, and a function", function()
     local e2b = require("e2b")
     assert.has_error(function() e2b.client({ await = function() end, loop = "blocking" }) end)

@@ -58,7 +58,7 @@ end
 ---@field loop string|table|nil how to wait here: "blocking", "uv", "nginx", "cqueues", or a table of the functions
 ---  may_wait() and await(start, deadline); chosen for each call when not given
 ---@field await (fun(start: (fun(done: fun(...)): fun()), deadline: number?): ...)? suspends the caller in a way of your
----  own (async.nvim, plenary, your scheduler): calls start(done) and returns what done is called with
+---  own (async.nvim, plenary, your scheduler): calls start(done) and returns what done is called with; not in nginx
 ---@field journal string? a file in which every create is noted before it is sent, for `client:reap` (E2B_JOURNAL); mode
 ---  0600, on this machine's own disk; a create that can't be noted is not sent
 ---@field getenv (fun(name: string): string?)? in the place of os.getenv
@@ -198,7 +198,7 @@ end
 ---All of this library's waiting as one thing that a loop which isn't one of ours can wait on; for clients with the
 ---option `await` in such a host. When `pollfd()` is readable, or `timeout()` seconds are over (nil: nothing is waited
 ---for), `step()` has to be called. The names are cqueues' own.
----@param wake fun()? told when that has become sooner than it was
+---@param wake fun()? told when that has become sooner than it was; the last one given is told
 ---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() } pollable
 function e2b.pollable(wake)
   with_dot(wake, "pollable", "wake")

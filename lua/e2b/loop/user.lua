@@ -5,6 +5,9 @@ local waits = require("e2b.loop.waits")
 
 local M = {}
 
+local NOT_HERE = "a client with an await of its own can't be used in this host (nginx), which suspends calls by itself: "
+  .. "leave the option out"
+
 -- The waits that nobody but the user's own loop takes turns for.
 local own
 local on_wake
@@ -29,7 +32,10 @@ end
 function M.new(suspend)
   local loop = {}
 
+  --- Not where calls can be suspended by the host only (nginx): nobody would take the turns.
   function loop.may_wait()
+    local host = loops.choose()
+    if host.spawn and not host.call then return nil, NOT_HERE end
     return true
   end
 
@@ -56,11 +62,11 @@ function M.new(suspend)
 end
 
 --- What a loop that is not one of ours waits on, with cqueues' own names: when `pollfd()` is readable or `timeout()`
---- seconds are over, `step()` has to be called. `wake` is told when that has become sooner than it was.
+--- seconds are over, `step()` has to be called. `wake` is told when that has become sooner than it was; the last one given.
 ---@param wake fun()?
 ---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() }
 function M.pollable(wake)
-  on_wake = wake
+  on_wake = wake or on_wake -- whoever only looks takes nothing from whoever waits
   local list = own_waits()
   return {
     pollfd = function() return list:pollfd() end,
