@@ -8,10 +8,14 @@ local PRIVATE_FILE, PRIVATE_FOLDER = 384, 448 -- 0600, 0700
 local MOST, KEPT = 2000, 1000                 -- lines; more than MOST are cut to KEPT
 
 -- What looks like a secret. Better a line too many left out than one too few.
-local SECRETS = {
-  "e2b_%x%x%x%x", "api_?key[\"'%]]*%s*=%s*[\"'%[]", "password[\"'%]]*%s*=%s*[\"'%[]", "token[\"'%]]*%s*=%s*[\"'%[]",
-  "secret[\"'%]]*%s*=%s*[\"'%[]", "dangerously_authenticate", "://[^/%s\"']*:[^/%s\"']*@", "authorization",
-}
+local SECRETS = { "e2b_%x%x%x%x", "dangerously_authenticate", "://[^/%s\"']*:[^/%s\"']*@", "authorization", "bearer%s" }
+
+-- A text given to a name like these: in Lua (aws_secret_access_key = "…", ["X-API-Key"] = [[…]]), in a shell's words
+-- (export TOKEN=…), in a URL.
+for _, name in ipairs({ "key", "token", "secret", "passw", "pwd", "credential", "signature", "_pat" }) do
+  SECRETS[#SECRETS + 1] = name .. "[%w_]*[\"'%]]*%s*=%s*\\?[\"'%[]"
+  SECRETS[#SECRETS + 1] = name .. "[%w_]*=[^=%s]"
+end
 
 --- Whether a line may be kept.
 ---@param line string
