@@ -370,6 +370,27 @@ if neovim.here then
       one:assert_quiet()
     end)
 
+    it("makes no second sandbox when it can't tell what became of the first", function()
+      here.server:set({ fail_next = { status = 500, method = "POST", path = "/sandboxes/" } })
+      local result = neovim.run([[
+        local shown = {}
+        vim.notify = function(text) shown[#shown + 1] = text end
+        vim.cmd("source examples/neovim/plugin/e2b.lua")
+        local function output()
+          local buffer = vim.fn.bufnr("E2B output")
+          return buffer < 0 and "" or table.concat(vim.api.nvim_buf_get_lines(buffer, 0, -1, false), " ")
+        end
+        vim.cmd("E2B run")
+        vim.wait(10000, function() return output():find("exit code") ~= nil end, 5)
+        vim.cmd("E2B run")
+        vim.wait(10000, function() return #shown > 0 or output():find("exit code") ~= nil end, 5)
+        print(#assert(require("e2b").Sandbox.list():all()), #shown, shown[1])
+      ]], { env = here.server.env })
+      assert.equal("", result.err)
+      assert.matches("^1\t1\tE2B: .*500", result.out)
+      assert.same({}, assert(here.Sandbox.list():all()))
+    end)
+
     it("notifies when something is wrong", function()
       local result = neovim.run([[
         local shown = {}

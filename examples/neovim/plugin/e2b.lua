@@ -59,17 +59,25 @@ function output.line(text)
   output.add((last == "" and "" or "\n") .. text)
 end
 
+local function is_making() return making ~= nil and making.state == "running" end
+
 -- The sandbox of this Neovim, with a full life before it. In a task.
 local function ready()
-  if sandbox and sandbox:set_timeout(LIFE) then return sandbox end
-  local e2b = require("e2b")
+  if sandbox then
+    local ok, message, err = sandbox:set_timeout(LIFE)
+    if ok then return sandbox end
+    if err.kind ~= "not_found" then return nil, message, err end -- it may well be there: no second one
+    sandbox = nil
+  end
   -- One for two runs that begin at the same time.
-  making = making or e2b.spawn(function()
-    return e2b.Sandbox.create("base", { timeout = LIFE, metadata = { editor = "nvim" } })
-  end)
-  local made, message, err = making:wait()
-  sandbox, making = made, nil
-  return made, message, err
+  if not is_making() then
+    making = require("e2b").spawn(function()
+      local message, err
+      sandbox, message, err = require("e2b").Sandbox.create("base", { timeout = LIFE, metadata = { editor = "nvim" } })
+      return sandbox, message, err
+    end)
+  end
+  return making:wait()
 end
 
 local commands = {}
@@ -131,7 +139,7 @@ end, {
 
 vim.api.nvim_create_autocmd("VimLeavePre", {
   callback = function()
-    local last = making and making:wait(3) or sandbox
+    local last = is_making() and making:wait(3) or sandbox
     if last then last:kill({ request_timeout = 3 }) end
   end,
 })
