@@ -90,7 +90,7 @@ end
 
 -- Whether reap may touch it.
 local function may_end(job, entry)
-  if entry.settled then return false end
+  if entry.settled or not entry.time then return false end -- or its create was settled before
   if entry.url ~= job.client.base_url then return leave(job, entry, "service") end
   local process = journals.process_of(entry)
   if process ~= "dead" then return leave(job, entry, process) end
