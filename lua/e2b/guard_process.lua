@@ -10,7 +10,7 @@ local waits = require("e2b.wait")
 
 local M = {}
 
-local now = core.now
+local now, report = core.now, loops.report
 
 -- Seconds for a guard to say that it is there; an interpreter that can't load the library says nothing and ends.
 local START_SECONDS = 20
@@ -69,10 +69,6 @@ end
 
 local function hold(guard, id, state, token)
   return guard.leash:send(line({ hold = id, client = number_of(guard, state), token = token }))
-end
-
-local function report(text)
-  io.stderr:write("e2b: ", text, "\n")
 end
 
 -- Whether it is there still; one that isn't is dropped, and never silently.

@@ -43,11 +43,11 @@ local function words_of(line)
   return words
 end
 
--- The file ------------------------------------------------------------------------------------------------------------
+-- The file -----------------------------------------------------------------------------------------------------------
 
 -- Opens it, which locks it, for fn, which closes it. Ctrl-C may raise at any instruction, also before anybody knows the
--- file: then the collector closes it, now and not some time later. Until that everybody else would be kept out, and this
--- process as well.
+-- file: then the collector closes it, now and not some time later. Until that everybody else would be kept out, and
+-- this process as well.
 local function with_file(path, make, fn)
   local ok, result, message, errno = pcall(function()
     local file, why, number = core.journal_open(path, make)

@@ -86,8 +86,8 @@ local function create(binding, prepared, post, enter)
   local deadline = prepared.deadline or base.deadline_of(client, opts)
   if journal then
     -- Whose create it is has to be known by then: what a key doesn't find may be another key's.
-    local ready, message, err = client:ready({ operation = "Sandbox.create" })
-    if not ready then return nil, message, err end
+    local ready, why, err = client:ready({ operation = "Sandbox.create" })
+    if not ready then return nil, why, err end
     local seconds = deadline and deadline - core.now()
     local noted, message, errno = journal:create(token, client, (seconds or ENDLESS) + M.AFTER)
     if not noted then return not_journaled(message, errno) end

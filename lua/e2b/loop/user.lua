@@ -5,8 +5,8 @@ local waits = require("e2b.loop.waits")
 
 local M = {}
 
-local NOT_HERE = "a client with an await of its own can't be used in this host (nginx), which suspends calls by itself: "
-  .. "leave the option out"
+local NOT_HERE = "a client with an await of its own can't be used in this host (nginx), which suspends calls by "
+  .. "itself: leave the option out"
 
 -- The waits that nobody but the user's own loop takes turns for.
 local own
@@ -62,7 +62,8 @@ function M.new(suspend)
 end
 
 --- What a loop that is not one of ours waits on, with cqueues' own names: when `pollfd()` is readable or `timeout()`
---- seconds are over, `step()` has to be called. `wake` is told when that has become sooner than it was; the last one given.
+--- seconds are over, `step()` has to be called. `wake` is told when that has become sooner than it was; the last
+--- one given.
 ---@param wake fun()?
 ---@return { pollfd: (fun(): integer), events: (fun(): string), timeout: (fun(): number?), step: fun() }
 function M.pollable(wake)
