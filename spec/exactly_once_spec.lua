@@ -286,6 +286,34 @@ describe("a create with exactly_once", function()
     assert.same({}, on_server())
   end)
 
+  it("names the token when an error comes first, as Ctrl-C in a script", function()
+    local blocking, loops = require("e2b.loop.blocking"), require("e2b.loop.init")
+    local pressed, report, said = false, loops.report, nil
+    between:stop()
+    connect({ loop = {
+      may_wait = blocking.may_wait,
+      await = function(start, deadline)
+        if pressed then return blocking.await(start, deadline) end
+        pressed = true
+        blocking.await(function(done)
+          start(done)
+          return function() end
+        end, require("e2b.core").now() + 0.1)
+        error("interrupted!", 0)
+      end,
+    } })
+    server:set({ latency = 0.3 })
+    loops.report = function(text) said = text end
+    local ok, raised = pcall(Sandbox.create, "base", options("pass"))
+    loops.report = report
+    server:set({ latency = false })
+    assert.same({ false, "interrupted!" }, { ok, raised })
+    local token = said:match('e2b.reap%("(%x+)"%) ends it')
+    support.wait_for(function() return count("pass") == 1 end)
+    assert.equal(1, #client:reap(token))
+    assert.same({}, on_server())
+  end)
+
   it("is killed by with, adopted or not", function()
     assert.equal(7, Sandbox.with(options("respond-0"), function(sandbox)
       assert.is_true(sandbox.adopted)

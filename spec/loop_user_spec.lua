@@ -121,6 +121,19 @@ describe("a client with an await of the user's", function()
       assert(core.stats().in_flight == 0 and pollable.timeout() == nil)]])
   end)
 
+  if _VERSION ~= "Lua 5.1" or rawget(_G, "jit") then
+    it("cancels what is waited for when that raises", function()
+      passes([[
+        local broken = client({ await = function(start)
+          start(function() error("never") end)
+          error("mine", 0)
+        end })
+        local ok, why = pcall(broken.Sandbox.get_info, "never")
+        assert(not ok and why == "mine", why)
+        assert(core.stats().in_flight == 0 and pollable.timeout() == nil)]])
+    end)
+  end
+
   it("is refused where nobody would take the turns", function()
     passes([[
       local blocking = require("e2b.loop.blocking")

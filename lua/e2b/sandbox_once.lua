@@ -8,6 +8,7 @@ local compat = require("e2b.compat")
 local errors = require("e2b.errors")
 local files = require("e2b.file_base")
 local format = require("e2b.format")
+local loops = require("e2b.loop.init")
 local base = require("e2b.sandbox_base")
 local tasks = require("e2b.tasks")
 local tokens = require("e2b.sandbox_token")
@@ -133,10 +134,17 @@ function M.create(binding, prepared, post, enter)
       message = "Sandbox.create: cancelled", operation = "Sandbox.create", sent = "no", attempts = 0, retryable = false,
     })
   end
-  local results = compat.pack(tasks.shield(create, nil, binding, prepared, post, enter))
-  local object = results[1]
-  if not object then return nil, results[2], results[3] end
-  if results[4] or tasks.cancelled() then return cancelled(object, results[3]) end
+  prepared.token = prepared.token or tokens.new()
+  local results = compat.pack(tasks.pcall(tasks.shield, create, nil, binding, prepared, post, enter))
+  if not results[1] then
+    -- Ctrl-C in a script: who raises has no err to carry the token.
+    loops.report(("Sandbox.create: an error came first, and a sandbox may have been made: e2b.reap(%q) ends it"):format(
+      prepared.token))
+    error(results[2], 0)
+  end
+  local object = results[2]
+  if not object then return nil, results[3], results[4] end
+  if results[5] or tasks.cancelled() then return cancelled(object, results[4]) end
   return object
 end
 

@@ -1,5 +1,6 @@
 --- A loop of the user's: their function suspends the caller (a coroutine of async.nvim or plenary, a scheduler of their
 --- own), and the host's loop brings the news. Where the host has none of ours, the user's program takes the turns.
+local compat = require("e2b.compat")
 local loops = require("e2b.loop.init")
 local waits = require("e2b.loop.waits")
 
@@ -46,16 +47,27 @@ function M.new(suspend)
     return nil, "cancelled"
   end
 
-  -- No pcall around it: on Lua 5.1 nothing can be suspended inside of one.
+  local function after_call(state, ok, ...)
+    if ok then return after(state, ...) end
+    if not state.over then
+      state.over = true
+      if state.cancel then state.cancel() end
+    end
+    error((...), 0)
+  end
+
   function loop.await(start, deadline)
     local state = { over = false }
-    return after(state, suspend(function(done)
+    local function begin(done)
       state.cancel = call(start, deadline, function(...)
         state.over = true
         return done(...)
       end)
       return state.cancel
-    end, deadline))
+    end
+    -- On Lua 5.1 nothing can be suspended inside of a pcall.
+    if compat.puc51 then return after(state, suspend(begin, deadline)) end
+    return after_call(state, pcall(suspend, begin, deadline))
   end
 
   return loop
