@@ -18,7 +18,7 @@
 
 typedef struct journal {
     int fd;       /* -1: closed */
-    char path[1]; /* and room for the suffix */
+    char path[1]; /* and the rest of it, behind this struct */
 } journal;
 
 static void journal_release(journal *j)

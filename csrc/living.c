@@ -96,15 +96,18 @@ static void add_space(char *to, size_t size, const char *link)
         snprintf(to + at, size - at, "%s%.*s", at > 0 ? "." : "", (int)strspn(digits + 1, "0123456789"), digits + 1);
 }
 
-/* core.process_place() -> boot, host, space: where a process id means something */
+/* core.process_place() -> boot, host, space: where a process id means something. Many machines are called localhost: a
+ * piece of the machine's own id is added to its name. */
 static int process_place(lua_State *L)
 {
-    char boot[64], host[256], space[64];
+    char boot[64], host[256 + 16], space[64], machine[64];
     read_beginning("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
     boot[strcspn(boot, "\n")] = '\0';
-    if (gethostname(host, sizeof host) != 0)
+    if (gethostname(host, 256) != 0)
         host[0] = '\0';
-    host[sizeof host - 1] = '\0';
+    host[255] = '\0';
+    if (read_beginning("/etc/machine-id", machine, sizeof machine) >= 8)
+        snprintf(host + strlen(host), 16, "/%.8s", machine);
     space[0] = '\0';
     add_space(space, sizeof space, "/proc/self/ns/pid");
     add_space(space, sizeof space, "/proc/self/ns/time"); /* the start is told by its clock */

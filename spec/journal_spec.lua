@@ -304,7 +304,7 @@ describe("a journal", function()
 
     it("ends what a process left that was killed before it knew the answer", function()
       run([[
-        e2b.spawn(function() e2b.sleep(0.1) die() end)
+        e2b.spawn(function() e2b.sleep(0.5) die() end)
         e2b.spawn(function() Sandbox.create("base", { metadata = { case = "hang-1" } }) end)
         e2b.run()
       ]])

@@ -54,7 +54,7 @@ end
 
 local function lost(err, why)
   err.sent, err.retryable = "maybe", false
-  err.message = ("%s; it was looked for until %g s after the deadline"):format(err.message, M.AFTER)
+  err.message = ("%s; it was looked for, until %g s after the deadline at the latest"):format(err.message, M.AFTER)
   if why then err.message = ("%s (the last time: %s)"):format(err.message, why.message) end
   return nil, err.message, err
 end

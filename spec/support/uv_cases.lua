@@ -163,7 +163,7 @@ function cases.define(busted, run, quit)
       local sandbox = check(e2b.Sandbox.create("base", { timeout = 60 }))
       local seen, calls, done = {}, 0, false
       e2b.spawn(function()
-        local handle = check(sandbox.commands:start("for i in 1 2 3 4; do echo $i; sleep 0.1; done"))
+        local handle = check(sandbox.commands:start("for i in 1 2 3 4; do echo $i; sleep 0.3; done"))
         for line in handle:lines() do seen[#seen + 1] = line .. (calls > 0 and "+" or "") end
         return handle:wait()
       end, function(result, message)
