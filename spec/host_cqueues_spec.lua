@@ -53,7 +53,7 @@ describe("the example of a lua-http server", function()
   setup(function()
     server = require("e2b.server").start()
     -- Debian has the pure Lua files of lua-http for some Luas only; they run on all.
-    require("e2b.server.requirements").load()
+    assert(require("e2b.server.requirements").load("http.server"))
     local env = {}
     for name, value in pairs(server.env) do env[name] = value end
     local folder = support.tmpdir()

@@ -24,13 +24,15 @@ local function widened(path)
   return path .. ";" .. table.concat(entries, ";")
 end
 
+---@param name string|nil which of its modules; what the server uses if not given
 ---@return boolean|nil ok
 ---@return string|nil message what to install
-function requirements.load()
-  local ok, problem = pcall(require, USED)
+function requirements.load(name)
+  name = name or USED
+  local ok, problem = pcall(require, name)
   if not ok then
     package.path = widened(package.path)
-    ok, problem = pcall(require, USED)
+    ok, problem = pcall(require, name)
   end
   if ok then return true end
   return nil, "the local server needs lua-http (apt-get install lua-http, or luarocks install http) for "
