@@ -362,6 +362,26 @@ describe("a worker of nginx", function()
     end
   end)
 
+  it("has one driver, also when a handler holds it up before that is there", function()
+    with({ server = nginx.RUN }, function(n)
+      server:set({ latency = 0.3 })
+      assert.equal("2 answers, 1 timer\n", (n:run([[
+        local e2b, core = require("e2b"), require("e2b.core")
+        local function list() return assert(e2b.Sandbox.list():all()) end
+        local first = ngx.thread.spawn(list)
+        local until_then = core.now() + 0.15
+        while core.now() < until_then do end
+        local second = ngx.thread.spawn(list)
+        local answers = 0
+        while ngx.timer.pending_count() > 0 do ngx.sleep(0.01) end
+        ngx.sleep(0.05)
+        local timers = ngx.timer.running_count()
+        for _, thread in ipairs({ first, second }) do answers = answers + (ngx.thread.wait(thread) and 1 or 0) end
+        ngx.say(answers, " answers, ", timers, " timer")
+      ]])))
+    end)
+  end)
+
   it("has a driver for each request when lua_code_cache is off", function()
     with({ http = "lua_code_cache off;", server = LIST .. WAY }, function(n)
       local pid = n:workers()[1]
@@ -401,7 +421,7 @@ describe("a request of nginx that dies", function()
   end
 
   local function slow_create()
-    server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6 } })
+    server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6 * support.slack } })
   end
 
   it("because its client went away: what a create brought back is killed", function()
