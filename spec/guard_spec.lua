@@ -1,6 +1,7 @@
 -- kill_on_exit: sandboxes that don't outlive the process that made them, whichever way it ends. The processes are real,
 -- and so are their guards; what is counted is the sandboxes on the server.
 local support = require("spec.support.support")
+local guards = require("spec.support.guards")
 local platform = require("spec.support.platform")
 local local_server = require("e2b.server")
 local e2b = require("e2b")
@@ -13,17 +14,6 @@ local marks = 0
 local function new_mark()
   marks = marks + 1
   return support.tmpdir()
-end
-
--- The guards of the scripts with this mark.
-local function guards(mark)
-  local pids = {}
-  local text = support.shell("grep -las 'TMPDIR=" .. mark .. "' /proc/[0-9]*/environ")
-  for pid in text:gmatch("/proc/(%d+)/") do
-    local command = support.read_file("/proc/" .. pid .. "/cmdline")
-    if command and command:find("e2b.program.guard", 1, true) then pids[#pids + 1] = tonumber(pid) end
-  end
-  return pids
 end
 
 local PRELUDE = [[

@@ -1,6 +1,7 @@
 -- Workers of a real nginx with Debian's Lua module as a host. It has a LuaJIT of its own, so one Lua is enough to drive
 -- it with.
 local e2b = require("e2b")
+local guards = require("spec.support.guards")
 local hosts = require("spec.hosts.init")
 local nginx = require("spec.support.nginx")
 local support = require("spec.support.support")
@@ -362,6 +363,33 @@ describe("a worker of nginx", function()
     end
   end)
 
+  it("has one guard, which kills what it left by kill_on_exit: when it was killed, and when a reload replaced it", function()
+    local mark = support.tmpdir()
+    local create = page("/create", [[
+      ngx.say(assert(require("e2b").Sandbox.create({ kill_on_exit = true })).sandbox_id)
+    ]])
+    with({ server = create, workers = 1, env = { TMPDIR = mark } }, function(n)
+      local function made()
+        for _ = 1, 2 do assert.matches("^i%w+\n$", (n:get("/create"))) end
+        assert.equal(2, on_server())
+        assert.equal(1, #guards(mark))
+      end
+      local function cleaned(how)
+        support.wait_for(function() return on_server() == 0 end, 10, "the kills after " .. how)
+        support.wait_for(function() return #guards(mark) == 0 end, 10, "the end of the guard after " .. how)
+      end
+      made()
+      support.shell("kill -KILL " .. n:workers()[1])
+      cleaned("a SIGKILL")
+      made()
+      n:reload()
+      cleaned("a reload")
+      made()
+      n:quit()
+      cleaned("the end")
+    end, { "exited on signal 9" })
+  end)
+
   it("has one driver, also when a handler holds it up before that is there", function()
     with({ server = nginx.RUN }, function(n)
       server:set({ latency = 0.3 })
@@ -408,7 +436,7 @@ describe("a request of nginx that dies", function()
   ]]
 
   -- Waits until the server has answered a create and then a kill.
-  local function killed_again()
+  local function wait_for_kill()
     support.wait_for(function()
       local created, killed
       for _, request in ipairs((server:requests())) do
@@ -417,6 +445,10 @@ describe("a request of nginx that dies", function()
       end
       return created and killed
     end, 10, "the kill of the sandbox")
+  end
+
+  local function killed_again()
+    wait_for_kill()
     assert.equal(0, on_server())
   end
 
@@ -453,6 +485,31 @@ describe("a request of nginx that dies", function()
       ]])))
       killed_again()
     end)
+  end)
+
+  it("under guard: when what it made was killed, the guard has nothing to look for", function()
+    local GUARDED = CREATE:gsub("create%(%)", "create({ kill_on_exit = true })")
+    local mark = support.tmpdir()
+    local env, text = { TMPDIR = mark }, "lua_check_client_abort on;\n" .. page("/create", GUARDED)
+    with({ server = text .. FLYING, env = env }, function(n)
+      assert.matches("^i%w+\n$", (n:get("/create"))) -- the guard is there from now on
+      server:clear()
+      slow_create()
+      assert.equal("000", select(2, n:get("/create", "--max-time " .. 0.3 * support.slack)))
+      wait_for_kill()
+      support.wait_for(function() return n:get("/flying") == "0\n" end, 5, "the answer to that")
+      server:clear()
+      support.shell("kill -KILL " .. n:workers()[1])
+      support.wait_for(function() return on_server() == 0 end, 10, "the guard's kill of the first")
+      support.wait_for(function() return #guards(mark) == 0 end, 10, "the end of the guard")
+      local kills, looks = 0, 0
+      for _, request in ipairs((server:requests())) do
+        if request.method == "DELETE" then kills = kills + 1 end
+        if request.query:find("e2b_lua_token", 1, true) then looks = looks + 1 end
+      end
+      assert.equal(1, kills)
+      assert.equal(0, looks)
+    end, { "client prematurely closed connection", "exited on signal 9" })
   end)
 
   it("with tasks: what each of them had created is killed", function()

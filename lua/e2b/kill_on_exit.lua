@@ -17,6 +17,17 @@ local function watch_kills(binding, guard)
   binding.released = function(id) return guard:release(id) end
 end
 
+-- Also called for a request of nginx that has ended meanwhile, hence made in a function of its own: see e2b.exchange.
+local function listener(guard, token)
+  return function(id, err)
+    if id then
+      guard:hold(id, token)
+    elseif made_nothing(err) then
+      guard:forget(token)
+    end
+  end
+end
+
 --- Creates a sandbox under guard.
 ---@param binding e2b.Binding
 ---@param prepared table what create sends
@@ -33,15 +44,12 @@ function M.create(binding, prepared, send)
   local token = tokens.new()
   prepared.token, prepared.body = token, tokens.mark(prepared.body, token)
   watch_kills(binding, guard)
+  prepared.outcome = listener(guard, token)
   guard:expect(token, prepared.deadline)
   local sandbox
   sandbox, message, err = send(binding, prepared)
-  if sandbox then
-    guard:hold(sandbox.sandbox_id, token)
-    return sandbox
-  end
-  if made_nothing(err) then guard:forget(token) end
-  return nil, message, err
+  prepared.outcome(sandbox and sandbox.sandbox_id, err)
+  return sandbox, message, err
 end
 
 --- Connects to a sandbox and takes charge of it.

@@ -119,8 +119,10 @@ end
 local OLDEST_ENVD = { 0, 1, 0 }
 
 -- Who asked for the sandbox is gone (a request of nginx that was aborted): nobody would ever kill it.
-local function kill_of(binding)
+local function kill_of(binding, prepared)
+  local outcome = prepared.outcome
   return function(ok, row)
+    if outcome then outcome(ok and row.sandbox_id, row) end
     if ok then require("e2b.sandbox_scope").close(book.adopt(binding, row)) end
   end
 end
@@ -212,7 +214,7 @@ local function send(binding, prepared)
       sandbox_domain = client.domain, metadata = body.metadata or {}, estimated = true,
     }, binding.mt)
   end
-  local orphan = kill_of(binding)
+  local orphan = kill_of(binding, prepared)
   local object, message, err
   if opts.exactly_once or client.journal then
     object, message, err = require("e2b.sandbox_once").create(binding, prepared,
@@ -237,8 +239,9 @@ end
 
 --- Sends what was prepared.
 ---@param binding e2b.Binding
----@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string? } token: of the mark
----  that is in the metadata already; deadline on the clock of core.now()
+---@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string?, outcome: function? }
+---  token: of the mark that is in the metadata already; deadline on the clock of core.now(); outcome: gets the id, or a
+---  false and why there is none, when whoever asked for the sandbox is gone
 ---@return e2b.Sandbox? sandbox
 ---@return string? message
 ---@return e2b.Error? err
