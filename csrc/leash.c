@@ -172,10 +172,30 @@ static e2b_leash *leash_make(lua_State *L, int fd, int owner)
     return leash;
 }
 
+/* Close-on-exec from the beginning, where that is possible: another thread may start a program at any time. */
+static int make_pair(int *ends)
+{
+#if defined(SOCK_CLOEXEC)
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+#else
+    int i, one = 1;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
+        return -1;
+    for (i = 0; i < 2; i++)
+        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+#if defined(SO_NOSIGPIPE)
+    setsockopt(ends[0], SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#else
+    (void)one;
+#endif
+    return 0;
+#endif
+}
+
 /* core.leash_program(words) -> leash | nil, message */
 static int leash_program(lua_State *L)
 {
-    int ends[2], nothing, owner, error, i;
+    int ends[2], nothing, owner, error;
     char **argv, **env;
     e2b_leash *leash;
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -186,17 +206,11 @@ static int leash_program(lua_State *L)
     nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (nothing < 0)
         return failed(L, "/dev/null", errno);
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
+    if (make_pair(ends) != 0) {
         error = errno;
         close(nothing);
         return failed(L, "a pair of sockets", error);
     }
-    for (i = 0; i < 2; i++)
-        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-#if defined(SO_NOSIGPIPE)
-    i = 1;
-    setsockopt(ends[0], SOL_SOCKET, SO_NOSIGPIPE, &i, sizeof i);
-#endif
     owner = open_owner();
     error = start(argv, env, ends[1], owner, nothing);
     close(nothing);
