@@ -324,6 +324,26 @@ describe("kill_on_exit", function()
     assert.equal(1, count("DELETE"))
   end)
 
+  it("looks again for a create whose time is over when the service could not say", function()
+    local token = ("0123456789abcdef"):rep(2)
+    server:set({ fail_next = { status = 503, method = "GET", path = "/v2/sandboxes", count = 2 } })
+    local result = run(([[
+      local absolute = require("e2b.interpreter").absolute
+      local target = assert(core.target({ url = os.getenv("E2B_API_URL"),
+        headers = { { "X-API-KEY", os.getenv("E2B_API_KEY") } } }))
+      local body = { templateID = "base", metadata = { e2b_lua_token = %q } }
+      print("made " .. assert(client:request("POST", "/v2/sandboxes", { body = body })).sandboxID)
+      local leash = assert(core.leash_program({ select(2, core.place()), "-e",
+        'package.path, package.cpath = io.read("*l"), io.read("*l") os.exit(require("e2b.program.guard").main())' }))
+      leash:send(absolute(package.path) .. "\n" .. absolute(package.cpath) .. "\n")
+      assert(leash:receive(20):find("^ready"))
+      leash:send(('{"client":1,"url":"%%s"}\n'):format(os.getenv("E2B_API_URL")), target)
+      leash:send('{"expect":"%s","client":1,"seconds":-20}\n')
+    ]]):format(token, token))
+    assert.equal(0, result.code, result.err)
+    assert_cleaned(result, 1, 20)
+  end)
+
   it("goes well with exactly_once and a journal: one token, and what is released is nobody's to kill", function()
     local journal = new_mark() .. "/journal"
     local result = run(([[

@@ -97,8 +97,12 @@ local function is_local(client)
   return host == "localhost" or host:find("^127%.") ~= nil
 end
 
+local function patience(client)
+  return now() + (is_local(client) and LOCAL_SECONDS or KILL_SECONDS)
+end
+
 local function kill(client, id)
-  local pause, ends = FIRST_PAUSE, now() + (is_local(client) and LOCAL_SECONDS or KILL_SECONDS)
+  local pause, ends = FIRST_PAUSE, patience(client)
   while true do
     local ok, _, err = client.Sandbox.kill(id, { request_timeout = REQUEST_SECONDS })
     if ok then return true end
@@ -108,16 +112,17 @@ local function kill(client, id)
   end
 end
 
--- The answer to this create never came. It may make its sandbox late.
+-- The answer to this create never came. It may make its sandbox late. And where looking fails, nothing is known.
 local function look_for(client, token, ends)
+  local gives_up = math.max(ends, patience(client))
   while true do
     local found, _, err = tokens.find(client.Sandbox, token, { request_timeout = REQUEST_SECONDS })
     if found and found[1] then
       for _, sandbox in ipairs(found) do kill(client, sandbox.sandbox_id) end
       return
     end
-    if err and HOPELESS[err.kind] or now() >= ends then return end
-    e2b.sleep(math.min(LOOK, math.max(0, ends - now())))
+    if err and HOPELESS[err.kind] or now() >= (err and gives_up or ends) then return end
+    e2b.sleep(LOOK)
   end
 end
 
