@@ -464,6 +464,24 @@ describe("kill_on_exit", function()
     assert.equal(0, result.code, result.err)
   end)
 
+  it("says so when a process can't be started", function()
+    local result = run([[
+      require("e2b.guard_process") require("e2b.kill_on_exit") require("e2b.sandbox_create") require("e2b.interpreter")
+      local files = {}
+      repeat
+        local file = io.open("/dev/null")
+        files[#files + 1] = file
+      until not file
+      for _ = 1, 2 do table.remove(files):close() end -- for /dev/null and for one of a pair
+      local sandbox, message, err = Sandbox.create({ kill_on_exit = true })
+      assert(not sandbox and err.kind == "unsupported" and err.sent == "no", message)
+      print(message)
+    ]], { wrap = "sh -c 'ulimit -n 64; exec \"$@\"' sh" })
+    assert.equal(0, result.code, result.err)
+    assert.matches("none can be started: ", result.out, 1, true)
+    assert.equal(0, count("POST"))
+  end)
+
   it("says to whoever starts it by hand that the library does that", function()
     local output, code = support.shell(support.lua_command() .. " bin/e2b guard </dev/null")
     assert.equal(1, code)

@@ -110,11 +110,12 @@ local function advance(named)
   starting.index = starting.index + 1
   local program = starting.programs[starting.index]
   if not program then
-    local names = starting.names
+    local names, why = starting.names, starting.why
     starting = nil
+    if why then return "none", "kill_on_exit needs a process of its own, and none can be started: " .. why end
     return "none", INSTALL:format("looked for " .. table.concat(names, ", "), interpreter.wanted())
   end
-  leash = core.leash_program({ program, "-e", PROGRAM:format(_VERSION) })
+  leash, starting.why = core.leash_program({ program, "-e", PROGRAM:format(_VERSION) })
   if leash then
     leash:send(("%s\n%s\n"):format(interpreter.paths()))
     starting.leash, starting.said, starting.ends = leash, "", now() + START_SECONDS
