@@ -24,7 +24,9 @@ end
 local function request(method)
   if ngx.req.get_method() ~= method then return answer(405, { error = "use " .. method }) end
   ngx.req.read_body()
-  local body = cjson.decode(ngx.req.get_body_data() or "{}")
+  local text = ngx.req.get_body_data()
+  if not text and ngx.req.get_body_file() then return answer(413, { error = "the body is too large" }) end
+  local body = cjson.decode(text or "{}")
   if type(body) ~= "table" then return answer(400, { error = "the body is no JSON object" }) end
   return body
 end
@@ -51,11 +53,12 @@ function M.create()
 end
 
 function M.run(id)
-  local body = request("POST")
+  local command = request("POST").command
+  if type(command) ~= "string" then return answer(400, { error = "command must be a string" }) end
   local sandbox, message, err = e2b.Sandbox.get_info(id)
   if not sandbox then return failed(message, err) end
   local result
-  result, message, err = sandbox.commands:run(tostring(body.command), { timeout = 30 })
+  result, message, err = sandbox.commands:run(command, { timeout = 30 })
   if not result then return failed(message, err) end
   return answer(200, { exit_code = result.exit_code, stdout = result.stdout, stderr = result.stderr })
 end
