@@ -48,6 +48,11 @@ local function waits_of(self)
     self.waiting = nil
     if not (self.more and next(self.more)) then unwatch(self.transfer) end
   end
+  -- Nobody reads on who waited here (a request of nginx has ended): full of what nobody takes, the transfer would never
+  -- end.
+  local function orphaned()
+    if not (self.waiting or self.concluding or self.more and next(self.more)) then self:close() end
+  end
   function self.start(done)
     -- While the result is taken already there is nothing to watch: stream.wake_all ends the wait.
     if self.waiting or self.concluding then
@@ -61,7 +66,7 @@ local function waits_of(self)
     end
     self.waiting = done
     watch(self.transfer, self.wake)
-    return cancel
+    return cancel, orphaned
   end
 end
 
