@@ -366,7 +366,7 @@ describe("a worker of nginx", function()
     end
   end)
 
-  it("has one guard, which kills what it left by kill_on_exit: when it was killed, and when a reload replaced it", function()
+  it("has one guard, which kills what it left, however it ended", function()
     local mark = support.tmpdir()
     local create = page("/create", [[
       ngx.say(assert(require("e2b").Sandbox.create({ kill_on_exit = true })).sandbox_id)

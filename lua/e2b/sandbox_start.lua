@@ -239,8 +239,8 @@ end
 
 --- Sends what was prepared.
 ---@param binding e2b.Binding
----@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string?, outcome: function? }
----  token: of the mark that is in the metadata already; deadline on the clock of core.now(); outcome: gets the id, or a
+---@param prepared { body: table, opts: table, unnamed: boolean?, deadline: number?, token: string?, outcome: fun()? }
+---  token: of the mark that is in the metadata already; deadline on the clock of core.now(); outcome: gets the id, or
 ---  false and why there is none, when whoever asked for the sandbox is gone
 ---@return e2b.Sandbox? sandbox
 ---@return string? message

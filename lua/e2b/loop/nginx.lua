@@ -221,8 +221,8 @@ local function take_turns()
   end
 end
 
--- The timer. That it may be called early, because the worker is about to exit, is all the same: somebody waits. One that
--- was asked for twice, because the worker was held up and the first looked missing, is one too many.
+-- The timer. That it may be called early, because the worker is about to exit, is all the same: somebody waits. When
+-- the worker was held up and the first looked missing, a second was asked for, which is one too many.
 local function drive()
   if driver.state == "on" then return end
   driver.state, driver.missed = "on", false
