@@ -591,18 +591,21 @@ describe("a request of nginx that dies", function()
     end, { "client prematurely closed connection", "lua_max_running_timers are not enough" })
   end)
 
-  it("lets go of the output that it was reading", function()
-    with({
-      server = "lua_check_client_abort on;\n" .. FLYING .. page("/stream", [[
-        local sandbox = assert(require("e2b").Sandbox.create())
+  it("lets go of the output that it was reading, in tasks as well", function()
+    local function stream(how)
+      return page("/" .. how, [[
+        local e2b = require("e2b")
+        local sandbox = assert(e2b.Sandbox.create())
         ngx.say(sandbox.sandbox_id)
         ngx.flush()
-        local command = assert(sandbox.commands:start("yes", { timeout = 0 }))
-        command:wait()
-      ]]),
-    }, function(n)
+        local function read() assert(sandbox.commands:start("yes", { timeout = 0 })):wait() end
+        ]] .. (how == "tasks" and "e2b.map({ 1, 2 }, read)" or "read()"))
+    end
+    with({ server = "lua_check_client_abort on;\n" .. FLYING .. stream("itself") .. stream("tasks") }, function(n)
       -- Coroutines of nginx hold what they held until they are used again.
-      for _ = 1, 3 do assert.matches("i%w+\n", (n:get("/stream", "--max-time " .. 1 * support.slack))) end
+      for _, path in ipairs({ "/itself", "/itself", "/itself", "/tasks", "/tasks" }) do
+        assert.matches("i%w+\n", (n:get(path, "--max-time " .. 1 * support.slack)))
+      end
       support.wait_for(function() return n:get("/flying") == "0\n" end, 10, "the end of what nobody reads")
       local client = e2b.client({ getenv = function(name) return server.env[name] end })
       for sandbox in client.Sandbox.list() do sandbox:kill() end

@@ -70,6 +70,17 @@ local function bury(s)
   for _, wait in ipairs(queued) do hand_over(wait) end
 end
 
+-- Nobody else looks at their clocks any more.
+local function expire(s)
+  local wait = s.timers:first()
+  while wait and wait.deadline <= now() do
+    s.timers:remove(wait)
+    wait.settled, wait.a, wait.b = true, nil, "deadline"
+    hand_over(wait)
+    wait = s.timers:first()
+  end
+end
+
 -- The tasks of a coroutine that its host has ended (nginx: of a request) can't be resumed any more. What they were
 -- waiting for goes to whoever it is left to, and so does what the coroutine itself was waiting for (`own`).
 function M.burial(s, loop, own)
@@ -81,9 +92,10 @@ function M.burial(s, loop, own)
     repeat
       while busy(s) do bury(s) end -- more may have come meanwhile
       if own and own.settled then hand_over(own) end
-      local left = false
+      expire(s)
+      local left, due = s.endless > 0, s.timers:first()
       for i = 1, s.timers.n do left = left or s.timers[i].orphan ~= nil end
-      if left then loop.await(start) end
+      if left and not busy(s) then loop.await(start, due and due.deadline) end
     until not left
     M.forget(s)
   end

@@ -29,6 +29,7 @@ local RAISE = {}
 ---@field outside integer waits that something outside of the tasks will end
 ---@field depth integer waits that drive it, one inside the other
 ---@field blocked integer waits so far that held up all tasks
+---@field endless integer waits without a deadline that somebody has to look after when nobody waits any more
 ---@field attend function? the host calls back by itself: nobody has to wait for tasks to run
 
 local current, identity = whose.task, whose.identity
@@ -59,7 +60,7 @@ function M.here()
   if not s then
     s = {
       ready = queue.new(), urgent = queue.new(), live = 0, outside = 0, depth = 0, blocked = 0, timers = timers.new(),
-      idlers = {}, attend = background.of_host(),
+      idlers = {}, attend = background.of_host(), endless = 0,
     }
     schedulers[key] = s
   end
@@ -88,6 +89,7 @@ local function settle(wait, a, b, ...)
   wait.a, wait.b = a, b
   if select("#", ...) > 0 then wait.more = compat.pack(...) end
   if wait.place then s.timers:remove(wait) end
+  if wait.endless then s.endless = s.endless - 1 end
   if not wait.inside then s.outside = s.outside - 1 end
   if task and task.pending == wait then task.pending = nil end
   if wait.host then
@@ -112,6 +114,10 @@ end
 
 local function begin(wait, start)
   wait.cancel, wait.orphan = start(function(...) return settle(wait, ...) end)
+  if wait.orphan and not wait.deadline and not wait.settled then
+    local s = wait.scheduler
+    wait.endless, s.endless = true, s.endless + 1
+  end
 end
 
 local function register(s, task, deadline, inside)

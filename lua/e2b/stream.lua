@@ -140,7 +140,6 @@ end
 -- Waits --------------------------------------------------------------------------------------------------------------
 
 local send
-local function idle() return function() end end
 
 -- The time of a shield around the caller: the stream itself may go on.
 local function shield_is_over(self)
@@ -165,7 +164,7 @@ local function breathe(self)
   self.streak = self.streak + 1
   if self.streak < 64 or hook.alone() then return true end
   self.streak = 0
-  return select(2, hook.await(idle, now(), loops.choose(self.state.config.loop))) ~= "cancelled"
+  return select(2, hook.await(self.pause, now(), loops.choose(self.state.config.loop))) ~= "cancelled"
 end
 
 -- Waits for news. true: look again; false: the caller's deadline is over; nil, message, err: so is the stream.

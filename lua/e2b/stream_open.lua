@@ -38,6 +38,8 @@ local function clocks(self, context, timeout)
   end
 end
 
+local function nothing() end
+
 -- What a wait of this stream calls; made once, for there may be many waits.
 local function waits_of(self)
   function self.wake(_, event)
@@ -53,6 +55,7 @@ local function waits_of(self)
   local function orphaned()
     if not (self.waiting or self.concluding or self.more and next(self.more)) then self:close() end
   end
+  function self.pause() return nothing, orphaned end
   function self.start(done)
     -- While the result is taken already there is nothing to watch: stream.wake_all ends the wait.
     if self.waiting or self.concluding then
