@@ -181,6 +181,7 @@ local function run_entry(entry)
   if entry.dropped then return end
   if entry.co then return step(entry, resume(entry.co, entry)) end
   local task = entry.task
+  entry.orphan = nil -- as cancel, see settle()
   return step(task, resume(task.co, values(entry)))
 end
 
