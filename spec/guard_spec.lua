@@ -328,14 +328,13 @@ describe("kill_on_exit", function()
     local token = ("0123456789abcdef"):rep(2)
     server:set({ fail_next = { status = 503, method = "GET", path = "/v2/sandboxes", count = 2 } })
     local result = run(([[
-      local absolute = require("e2b.interpreter").absolute
       local target = assert(core.target({ url = os.getenv("E2B_API_URL"),
         headers = { { "X-API-KEY", os.getenv("E2B_API_KEY") } } }))
       local body = { templateID = "base", metadata = { e2b_lua_token = %q } }
       print("made " .. assert(client:request("POST", "/v2/sandboxes", { body = body })).sandboxID)
       local leash = assert(core.leash_program({ select(2, core.place()), "-e",
         'package.path, package.cpath = io.read("*l"), io.read("*l") os.exit(require("e2b.program.guard").main())' }))
-      leash:send(absolute(package.path) .. "\n" .. absolute(package.cpath) .. "\n")
+      leash:send(("%%s\n%%s\n"):format(require("e2b.interpreter").paths()))
       assert(leash:receive(20):find("^ready"))
       leash:send(('{"client":1,"url":"%%s"}\n'):format(os.getenv("E2B_API_URL")), target)
       leash:send('{"expect":"%s","client":1,"seconds":-20}\n')

@@ -77,7 +77,7 @@ local function is_there(guard)
   guard.leash:close()
   if current == guard then
     current = nil
-    loops.report(("the guard process %d of kill_on_exit has ended before its time; another one takes its place"):format(
+    report(("the guard process %d of kill_on_exit has ended before its time; another one takes its place"):format(
       guard.pid))
   end
   return false
@@ -175,7 +175,7 @@ local function make_sure(state, sent)
   if sent ~= nil or current and is_there(current) then return end
   if next(held) == nil and next(expected) == nil then return end
   local guard, message = get(state, nil, now() + DEAF_SECONDS)
-  if not guard then loops.report("sandboxes may outlive this process: " .. message) end
+  if not guard then report("sandboxes may outlive this process: " .. message) end
 end
 
 --- Makes sure that there is a guard.
