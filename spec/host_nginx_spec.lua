@@ -366,6 +366,30 @@ describe("a worker of nginx", function()
     end
   end)
 
+  it("has another driver when one has ended by an error, for those who wait already", function()
+    with({ server = nginx.RUN }, function(n)
+      server:set({ latency = 0.3 })
+      local took = n:run([[
+        local e2b, now = require("e2b"), require("e2b.core").now
+        assert(e2b.Sandbox.list():all()) -- now there is a driver, and it stays for a moment
+        local semaphore = require("ngx.semaphore")
+        local wait, left = semaphore.wait, 1
+        function semaphore.wait(self, seconds)
+          if left > 0 and ngx.get_phase() == "timer" then
+            left = 0
+            error("broken")
+          end
+          return wait(self, seconds)
+        end
+        local began = now()
+        assert(e2b.Sandbox.list():all())
+        assert(left == 0)
+        ngx.say(now() - began)
+      ]])
+      assert.is_true(tonumber(took) < 0.3 + 0.25 + EXTRA * support.slack, took)
+    end, { "the driver ended" })
+  end)
+
   it("has one guard, which kills what it left, however it ended", function()
     local mark = support.tmpdir()
     local create = page("/create", [[

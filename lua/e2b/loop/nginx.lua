@@ -231,6 +231,10 @@ local function drive()
   if not ok then ngx.log(ngx.ERR, "e2b: the driver ended: ", tostring(raised)) end
   close_link()
   driver.state = "off"
+  -- Whoever waits still has nobody else to ask for the next one; not at once, for what went wrong may do so again.
+  if not ok and driver.waits:timeout() then
+    driver.state, driver.asked_at = ngx.timer.at(PATIENCE, drive) and "asked" or "off", now()
+  end
 end
 
 local function ensure_driver()
