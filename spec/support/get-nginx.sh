@@ -36,20 +36,46 @@ trap 'rm -rf "$new"' EXIT
 trap 'exit 130' INT TERM HUP
 mkdir "$new/debs"
 fetch() {
-    # shellcheck disable=SC2086 # a list of words
-    (cd "$new/debs" && apt-get -qq -o APT::Sandbox::User=root download $packages) >"$new/log" 2>&1
+    (cd "$new/debs" && apt-get -qq -o APT::Sandbox::User=root download "$@") >"$new/log" 2>&1
 }
-# Old lists may name packages that are gone. Only root can fetch new ones.
-fetch || { [ "$(id -u)" -eq 0 ] && apt-get -qq update >"$new/log" 2>&1 && fetch; } ||
-    fail "these packages can't be fetched: $packages
+not_fetched() {
+    fail "these packages can't be fetched: $*
 $(sed 's/^/  /' "$new/log")
   without package lists: run apt-get update first; without the network: copy a tree's build/nginx-lua here"
+}
+# shellcheck disable=SC2086 # a list of words
+# Old lists may name packages that are gone. Only root can fetch new ones.
+fetch $packages || { [ "$(id -u)" -eq 0 ] && apt-get -qq update >"$new/log" 2>&1 && fetch $packages; } ||
+    not_fetched "$packages"
+# The libraries that these need and this system doesn't have: a small one is without libpcre.
+libraries=''
+for package in "$new"/debs/*.deb; do
+    for name in $(dpkg-deb -f "$package" Depends | tr ',' '\n' | sed -n 's/^ *\(lib[^ :]*\).*/\1/p'); do
+        case " $packages $libraries " in *" $name "*) continue ;; esac
+        # shellcheck disable=SC2016 # dpkg's own variable
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || libraries="$libraries $name"
+    done
+done
+# shellcheck disable=SC2086 # a list of words
+[ -z "$libraries" ] || fetch $libraries || not_fetched "$libraries"
 for package in "$new"/debs/*.deb; do dpkg -x "$package" "$new"; done
 rm -rf "$new/debs" "$new/log"
-library=$(dirname "$(find "$new" -name 'libluajit*.so.2' | head -n 1)")
-[ -d "$library" ] || fail "the packages hold no LuaJIT"
-ln -s "${library#"$new"/}" "$new/lib"
-LD_LIBRARY_PATH=$library "$new/usr/sbin/nginx" -v >"$new/version" 2>&1 || fail "its nginx does not start: $(cat "$new/version")"
+# One folder leads to all libraries, wherever their packages have them.
+mkdir -p "$new/lib"
+find "$new/usr/lib" "$new/lib" -name 'lib*.so.*' | while read -r library; do
+    ln -sf "../${library#"$new"/}" "$new/lib/"
+done
+[ -e "$new/lib/libluajit-5.1.so.2" ] || fail "the packages hold no LuaJIT"
+cat >"$new/check.conf" <<EOF
+load_module $new/usr/lib/nginx/modules/ndk_http_module.so;
+load_module $new/usr/lib/nginx/modules/ngx_http_lua_module.so;
+error_log stderr;
+pid $new/check.pid;
+events { }
+EOF
+LD_LIBRARY_PATH=$new/lib "$new/usr/sbin/nginx" -t -e stderr -c "$new/check.conf" >"$new/check.log" 2>&1 ||
+    fail "its nginx does not start: $(cat "$new/check.log")"
+rm -f "$new"/check.*
 touch "$new/ready"
 chmod 755 "$new"
 rm -rf "$folder"
