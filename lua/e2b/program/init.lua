@@ -22,6 +22,17 @@ local function help()
   return table.concat(lines, "\n")
 end
 
+-- Another Lua than the one the library is built for: a machine has several, and `lua` is any of them.
+local function not_built(why)
+  local version = rawget(_G, "jit") and "luajit" or _VERSION:match("%d+%.%d+")
+  if why:find("module 'e2b.core' not found", 1, true) then
+    why = ("the library's C part is not built for this Lua, %s. In its source tree `make LUA_VERSION=%s` builds it; or "
+      .. "start e2b with the Lua it is built for, as in: lua5.4 bin/e2b"):format(version, version)
+  end
+  io.stderr:write("e2b: ", why, "\n")
+  return 1
+end
+
 --- Runs a command. Each is a module `e2b.program.NAME` with `main(args)`, which takes the words after the name and
 --- answers the program's exit status.
 ---@param args string[] as the command line has them
@@ -41,6 +52,8 @@ function M.main(args)
     if command[1] == name then
       local rest = {}
       for i = from, #args do rest[#rest + 1] = args[i] end
+      local built, why = pcall(require, "e2b.core")
+      if not built then return not_built(why) end
       return require("e2b.program." .. name).main(rest)
     end
   end
