@@ -12,7 +12,8 @@ local page, message = e2b.with({ template = "base", timeout = 120 }, function(sa
   print("https://" .. host)
   -- A service of one's own (E2B_SANDBOX_URL) knows sandboxes by the Host header.
   local url = os.getenv("E2B_SANDBOX_URL") or "https://" .. host
-  local curl = io.popen(("curl -sSf --retry 10 --retry-all-errors --retry-delay 1 -H 'Host: %s' '%s'"):format(host, url))
+  local command = "curl -sSf --retry 10 --retry-all-errors --retry-delay 1 -H 'Host: %s' '%s'"
+  local curl = io.popen(command:format(host, url))
   local text = curl:read("*a")
   curl:close()
   if text ~= "" then return text end
