@@ -65,9 +65,9 @@ end
 
 function M.kill(id)
   request("DELETE")
-  local killed, message, err = e2b.Sandbox.kill(id)
-  if killed == nil then return failed(message, err) end
-  return answer(200, { killed = true })
+  local ok, killed, err = e2b.Sandbox.kill(id)
+  if not ok then return failed(killed, err) end
+  return answer(200, { killed = killed }) -- false: it was gone already
 end
 
 return M
