@@ -539,6 +539,12 @@ describe("a journal", function()
       assert.equal("0 killed, 0 failed\n", reap({}).out)
     end)
 
+    it("says when there is no such journal: its name may be wrong", function()
+      local result = reap({ "--journal", path .. "l" })
+      assert.same({ "0 killed, 0 failed; there is no file " .. path .. "l\n", "", 0 },
+        { result.out, result.err, result.code })
+    end)
+
     it("ends what tokens name", function()
       local _, _, err = platform.client_of(between, { api_key = server.api_key }).Sandbox.create("base",
         { exactly_once = true, metadata = { case = "pass" } })

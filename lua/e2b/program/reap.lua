@@ -52,7 +52,14 @@ local function read(args)
   return { path = path, tokens = list }
 end
 
-local function report(total, left)
+-- A journal that is not there: nothing was created yet, or its name is wrong, which nobody would notice.
+local function absent(client)
+  local file = io.open(client.journal.path, "rb")
+  if file then file:close() end
+  return not file
+end
+
+local function report(total, left, note)
   local parts = { ("%d killed, %d failed"):format(total.killed, total.failed) }
   for _, reason in ipairs(LEFT) do
     local count = 0
@@ -61,6 +68,7 @@ local function report(total, left)
     end
     if count > 0 then parts[#parts + 1] = ("left alone: %d %s"):format(count, reason[2]) end
   end
+  parts[#parts + 1] = note
   print(table.concat(parts, "; "))
 end
 
@@ -94,7 +102,8 @@ function M.main(args)
     total.killed, total.failed = total.killed + #killed, total.failed + #failed
     i = i + 1
   until not asked.tokens[i]
-  report(total, all_left)
+  report(total, all_left, not asked.tokens[1] and absent(client)
+    and "there is no file " .. (client.journal.path:gsub("%c", "?")) or nil)
   return total.failed == 0 and 0 or 1
 end
 
