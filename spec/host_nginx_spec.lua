@@ -146,6 +146,31 @@ describe("a worker of nginx", function()
     end)
   end)
 
+  it("goes on serving while output pours in", function()
+    local pour = page("/pour", [[
+      local e2b = require("e2b")
+      e2b.with({}, function(sandbox)
+        ngx.say("begun")
+        ngx.flush()
+        e2b.map({ 1, 2, 3 }, function()
+          return sandbox.commands:run("yes", { timeout = 3, max_output = 1000 })
+        end)
+      end)
+    ]])
+    with({ server = pour .. TRIVIAL }, function(n)
+      local pipe = io.popen("curl -sN " .. n.url .. "/pour")
+      assert.equal("begun", pipe:read("*l"))
+      local began, longest, served = support.now(), 0, 0
+      while support.now() - began < 2.5 do
+        local seconds, body = support.timed(n.get, n, "/trivial")
+        assert.equal("trivial\n", body)
+        longest, served = math.max(longest, seconds), served + 1
+      end
+      pipe:close()
+      assert.is_true(longest < 0.5 * support.slack, ("one of %d took %.2f s"):format(served, longest))
+    end)
+  end)
+
   it("falls to short steps where a bridge can't be had, says so once, and answers all the same", function()
     with({
       http = [[init_by_lua_block { require("e2b.loop.nginx").folders = { "/nowhere" } }]],
@@ -454,6 +479,9 @@ describe("a request of nginx that dies", function()
   after_each(function()
     if front then front:stop() end
     front = nil
+    -- Of a spec that failed half way.
+    local client = e2b.client({ getenv = function(name) return server.env[name] end })
+    for _, sandbox in ipairs(assert(client.Sandbox.list():all())) do sandbox:kill() end
   end)
 
   local CREATE = [[
@@ -543,12 +571,12 @@ describe("a request of nginx that dies", function()
     with({ server = nginx.RUN .. LIST }, function(n)
       n:get("/list")
       server:clear()
-      server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6, count = 3 } })
+      server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6 * support.slack, count = 3 } })
       assert.equal("over\n", (n:run([[
         local e2b = require("e2b")
         ngx.thread.spawn(function() e2b.map({ 1, 2 }, function() e2b.Sandbox.create() end) end)
         e2b.spawn(function() e2b.Sandbox.create() end)
-        ngx.sleep(0.3)
+        repeat ngx.sleep(0.02) until require("e2b.core").stats().in_flight == 3
         ngx.say("over")
         ngx.exit(200)
       ]])))
@@ -565,11 +593,11 @@ describe("a request of nginx that dies", function()
       kills(3)
       -- And what it waits for itself, beside them.
       server:clear()
-      server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6, count = 2 } })
+      server:set({ fail_next = { method = "POST", path = "/v2/sandboxes", delay = 0.6 * support.slack, count = 2 } })
       assert.equal("over\n", (n:run([[
         local e2b = require("e2b")
         ngx.thread.spawn(function()
-          ngx.sleep(0.3)
+          repeat ngx.sleep(0.02) until require("e2b.core").stats().in_flight == 2
           ngx.say("over")
           ngx.exit(200)
         end)
@@ -597,8 +625,6 @@ describe("a request of nginx that dies", function()
       seconds, body = support.timed(n.get, n, "/create")
       assert.truthy(body:find("^i%w+\n$"), body)
       assert.is_true(seconds < 2 + EXTRA * support.slack, "took " .. seconds .. " s")
-      local client = e2b.client({ getenv = function(name) return server.env[name] end })
-      for sandbox in client.Sandbox.list() do sandbox:kill() end
     end, { "client prematurely closed connection" })
   end)
 
@@ -631,8 +657,6 @@ describe("a request of nginx that dies", function()
         assert.matches("i%w+\n", (n:get(path, "--max-time " .. 1 * support.slack)))
       end
       support.wait_for(function() return n:get("/flying") == "0\n" end, 10, "the end of what nobody reads")
-      local client = e2b.client({ getenv = function(name) return server.env[name] end })
-      for sandbox in client.Sandbox.list() do sandbox:kill() end
     end, { "client prematurely closed connection" })
   end)
 

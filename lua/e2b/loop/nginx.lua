@@ -17,6 +17,9 @@ local ngx = rawget(_G, "ngx") or {}
 local FIRST, GROWTH, LAST = 0.001, 1.25, 0.010
 -- The driver stays this much longer than the last wait: the next call of a handler comes right after the last.
 local LINGER = 0.1
+-- Semaphores are posted and waited for without nginx looking at its sockets in between: while output pours in, the
+-- driver and those who read could go on like that for ever. After so many turns and seconds everybody else has one.
+local TURNS, STRETCH = 4, 0.005
 -- A driver that has not come after this much won't: nginx drops timers beyond lua_max_running_timers, and tells its log
 -- only. It is asked for again after a while.
 local PATIENCE, AGAIN = 0.1, 1
@@ -189,8 +192,13 @@ local function sleep_for(seconds, idle_since)
 end
 
 local function take_turns()
-  local step, idle_since = FIRST, now()
+  local step, idle_since, turns, looked_at = FIRST, now(), 0, now()
   while true do
+    if turns >= TURNS and now() - looked_at > STRETCH then
+      ngx.sleep(0.001)
+      turns, looked_at = 0, now()
+    end
+    turns = turns + 1
     local busy = #driver.handed > 0 or driver.rung
     local seconds = turn()
     local link = driver.link
@@ -217,7 +225,9 @@ local function take_turns()
       step = (busy or #driver.handed > 0) and FIRST or math.min(step * GROWTH, LAST)
       if step < rest then rest = step end
     end
-    pause(driver.bell, rest)
+    local rung = pause(driver.bell, rest)
+    -- These come by way of nginx's own wait for its sockets and timers.
+    if not rung or link and link.rung then turns, looked_at = 0, now() end
   end
 end
 
