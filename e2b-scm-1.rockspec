@@ -83,6 +83,7 @@ build = {
     ["e2b.loop.cqueues"] = "lua/e2b/loop/cqueues.lua",
     ["e2b.loop.driver"] = "lua/e2b/loop/driver.lua",
     ["e2b.loop.nginx"] = "lua/e2b/loop/nginx.lua",
+    ["e2b.loop.nginx_link"] = "lua/e2b/loop/nginx_link.lua",
     ["e2b.loop.timers"] = "lua/e2b/loop/timers.lua",
     ["e2b.loop.user"] = "lua/e2b/loop/user.lua",
     ["e2b.loop.uv"] = "lua/e2b/loop/uv.lua",

@@ -6,6 +6,7 @@ local core = require("e2b.core")
 local compat = require("e2b.compat")
 local blocking = require("e2b.loop.blocking")
 local loops = require("e2b.loop.init")
+local links = require("e2b.loop.nginx_link")
 local waits = require("e2b.loop.waits")
 
 local M = {}
@@ -25,7 +26,6 @@ local TURNS, STRETCH = 4, 0.005
 local PATIENCE, AGAIN = 0.1, 1
 -- No wait on a semaphore is longer, so that nothing depends on a single wake-up.
 local LONGEST = 60
-local DAY_MS = 86400000
 
 -- Semaphores that nobody waits on, for the next waits.
 local spare, MOST_SPARE = {}, 100
@@ -81,68 +81,17 @@ end
 ---@type string[]?
 M.folders = nil
 
--- Where it usually does. nginx keeps its environment from its workers, unless told `env TMPDIR;`.
-local function folders()
-  if M.folders then return M.folders end
-  local list = { "/tmp", "/var/tmp" }
-  local first = os.getenv("TMPDIR")
-  if first and first ~= "" then table.insert(list, 1, first) end
-  return list
-end
-
-local function connect(bridge)
-  local socket = ngx.socket.tcp()
-  socket:settimeout(DAY_MS)
-  local ok, why = socket:connect("unix:" .. bridge:path())
-  if ok then ok, why = bridge:start() end
-  if ok then return { bridge = bridge, socket = socket, rung = false, open = true } end
-  socket:close()
-  bridge:close()
-  return nil, why
-end
-
--- Sits in the cosocket, as a thread of the driver's.
-local function listen(link)
-  local socket = link.socket
-  repeat
-    local byte, why = socket:receive(1)
-    if byte then
-      link.rung = true
-      ring()
-    end
-  until not byte and why ~= "timeout"
-  socket:close()
-  link.open = false
-  ring()
-end
-
-local function open_link()
-  local why
-  for _, folder in ipairs(folders()) do
-    local bridge, link
-    bridge, why = core.bridge(folder)
-    if bridge then
-      link, why = connect(bridge)
-      if link then
-        ngx.thread.spawn(listen, link)
-        return link
-      end
-    end
-  end
-  return nil, why or "there is no folder for it"
-end
-
 local function close_link()
   local link = driver.link
   driver.link = nil
-  if link then link.bridge:close() end -- listen() sees the end of the connection
+  if link then link.bridge:close() end -- its thread sees the end of the connection
 end
 
 local function choose_way()
   close_link() -- of a driver that was ended half way
   core.engine():pollfd()
   local why
-  driver.link, why = open_link()
+  driver.link, why = links.open(M.folders, ring)
   local way = driver.link and "bridge" or "steps"
   if way == "steps" and driver.why ~= why then
     ngx.log(ngx.WARN, "e2b: no bridge to the engine (", why, "): looking for answers every 1 to 10 ms instead")
