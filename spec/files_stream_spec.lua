@@ -54,7 +54,9 @@ local DAEMON = [==[
     local name = request.path:match("path=([^&]*)")
     if name == "full" then
       conn:respond(507, '{"code":507,"message":"not enough disk space available"}', { Connection = "close" })
-      return conn:close()
+      -- As servers do: what is still on its way would have the answer thrown away with a reset.
+      conn.socket:shutdown("w")
+      return conn:wait_closed()
     elseif name:find("^cut") then
       conn.socket:read(300000)
       return conn:reset()
