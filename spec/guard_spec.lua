@@ -332,7 +332,9 @@ describe("kill_on_exit", function()
         headers = { { "X-API-KEY", os.getenv("E2B_API_KEY") } } }))
       local body = { templateID = "base", metadata = { e2b_lua_token = %q } }
       print("made " .. assert(client:request("POST", "/v2/sandboxes", { body = body })).sandboxID)
-      local leash = assert(core.leash_program({ require("e2b.interpreter").candidates()[1], "-e",
+      local first = 0
+      while arg[first - 1] do first = first - 1 end
+      local leash = assert(core.leash_program({ arg[first], "-e",
         'package.path, package.cpath = io.read("*l"), io.read("*l") os.exit(require("e2b.program.guard").main())' }))
       leash:send(("%%s\n%%s\n"):format(require("e2b.interpreter").paths()))
       assert(leash:receive(20):find("^ready"))
